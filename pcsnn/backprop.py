@@ -1,0 +1,198 @@
+"""Back-propagation written out: section 2.5 of the thesis, equations 23 to 26.
+
+No autograd: the forward pass keeps what the backward pass needs, and the delta recursion
+
+    δ^(L) = ∂L/∂a^(L) ⊙ σ'(z^(L)),    δ^(l) = (W^(l+1)ᵀ δ^(l+1)) ⊙ σ'(z^(l))
+
+is one line of code a layer. With the batch first, ``Wᵀδ`` for each sample is ``δ W`` for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import batchnorm
+from pcsnn.batchnorm import BatchNormGradient, BatchStatistics
+from pcsnn.likelihood import Loss, as_loss
+from pcsnn.networks import Layer, Network
+from pcsnn.rules import Report, accumulate, admit, explain_non_finite
+
+
+@dataclass
+class Normalised:
+    """What batch norm leaves behind in the forward pass, for the way back."""
+
+    x_hat: Tensor
+    statistics: BatchStatistics
+
+
+@dataclass
+class Trace:
+    """The forward pass, kept: ``a[0]`` is the (squashed) input, ``a[l]`` what layer l gives.
+
+    ``z[l]`` is what the activation of the l-th layer was given, and ``norms[l]`` what its
+    batch norm computed, where it has one. Layers are counted from 0 here.
+    """
+
+    a: list[Tensor]
+    z: list[Tensor] = field(default_factory=list)
+    norms: list[Normalised | None] = field(default_factory=list)
+
+    @property
+    def prediction(self) -> Tensor:
+        """``ŷ = a^(L)``."""
+        return self.a[-1]
+
+
+@torch.no_grad()
+def forward(network: Network, x: Tensor) -> Trace:
+    """The forward pass of a batch, with everything kept; it changes nothing.
+
+    In training mode batch norm uses the batch's own statistics; :func:`update_moving`
+    moves its averages afterwards.
+    """
+    trace = Trace([network.input_activation(x)])
+    for layer in network.layers:
+        z, norm = layer.linear(trace.a[-1]), None
+        if layer.norm is not None:
+            z, norm = _normalise(layer.norm, z)
+        trace.z.append(z)
+        trace.norms.append(norm)
+        trace.a.append(layer.activation(z))
+    return trace
+
+
+class LayerError(NamedTuple):
+    """The error of one layer on its way back, ``(B, n)``.
+
+    ``delta`` is the thesis's ``δ = ∂L/∂z``, on what the activation was given; ``affine`` is
+    ``∂L/∂(W a + b)``, the same tensor unless batch norm lies between; ``norm`` has the
+    gradients of batch norm's own parameters.
+    """
+
+    delta: Tensor
+    affine: Tensor
+    norm: BatchNormGradient | None
+
+
+@torch.no_grad()
+def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]:
+    """The delta recursion, eq. 25, for every layer, first to last.
+
+    Args:
+        network: the network that made the trace.
+        trace: its forward pass.
+        gradient: ``∂L/∂ŷ``, of shape ``(B, n_out)``.
+    """
+    found: list[LayerError] = []
+    error = gradient
+    for layer, z, norm in zip(
+        reversed(network.layers), reversed(trace.z), reversed(trace.norms), strict=True
+    ):
+        delta = layer.activation.backward(z, error)
+        through = None if norm is None else _norm_backward(layer.norm, norm, delta)
+        found.append(LayerError(delta, delta if through is None else through.x, through))
+        if layer is not network.layers[0]:  # nothing below the first layer learns
+            error = found[-1].affine @ layer.linear.weight
+    return found[::-1]
+
+
+@torch.no_grad()
+def update_moving(network: Network, trace: Trace) -> None:
+    """Move the averages of every batch norm one step towards this batch, eq. 29."""
+    for layer, norm in zip(network.layers, trace.norms, strict=True):
+        if layer.norm is None or norm is None:
+            continue
+        module, (mean, variance) = layer.norm, norm.statistics
+        keep = 1 - module.momentum
+        variance = batchnorm.unbiased(variance, norm.x_hat.shape[0])
+        module.running_mean.copy_(batchnorm.moving_average(module.running_mean, mean, keep))
+        module.running_var.copy_(batchnorm.moving_average(module.running_var, variance, keep))
+        module.num_batches_tracked += 1
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """Gradient of the mean loss by the delta recursion: the rule that others are held against.
+
+    Args:
+        loss: the name of a loss of :data:`pcsnn.likelihood.LOSSES`, or a
+            :class:`~pcsnn.likelihood.Loss`.
+
+    Example:
+        >>> network = pcsnn.mlp([64, 32, 10])
+        >>> report = pcsnn.Backprop(loss="cross_entropy")(network, x, y)  # fills .grad
+    """
+
+    loss: str | Loss = "squared_error"
+
+    def __post_init__(self) -> None:
+        as_loss(self.loss)
+
+    @torch.no_grad()
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+        """Fill ``.grad`` with the gradient of the mean loss over the batch.
+
+        Raises:
+            TypeError, ValueError: for a batch that does not fit the network.
+            DivergenceError: where activity, loss or weights are not finite.
+        """
+        y = admit(network, x, y)
+        loss = as_loss(self.loss)
+        trace = forward(network, x)
+        if not all_finite([x, y, *trace.z]):
+            explain_non_finite(network, x, y)
+        losses = loss.value(trace.prediction, y)
+        gradient = loss.gradient(trace.prediction, y) / x.shape[0]
+        if not all_finite([losses, gradient]):
+            explain_non_finite(network, x, y)
+        found = deltas(network, trace, gradient)
+        for layer, error, a in zip(network.layers, found, trace.a, strict=False):
+            _fill(layer, error, a)
+        if network.training:
+            update_moving(network, trace)
+        return Report(losses.mean(), trace.prediction)
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether all entries of all tensors are finite, asked of the device once.
+
+    The sum of finite numbers is finite unless it overflows, and activity near overflow is
+    refused as well.
+    """
+    return bool(torch.isfinite(torch.stack([t.sum() for t in tensors]).sum()))
+
+
+def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:
+    """The gradients of one layer, eqs 23 and 24: ``δ aᵀ`` for weights, ``δ`` for biases."""
+    if error.norm is not None:
+        accumulate(layer.norm.weight, error.norm.gamma)
+        accumulate(layer.norm.bias, error.norm.beta)
+    accumulate(layer.linear.weight, error.affine.T @ a)
+    if layer.linear.bias is not None:
+        accumulate(layer.linear.bias, error.affine.sum(dim=0))
+
+
+def _normalise(module: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
+    statistics = (
+        batchnorm.batch_statistics(z)
+        if module.training
+        else BatchStatistics(module.running_mean, module.running_var)
+    )
+    x_hat = batchnorm.standardise(z, statistics, module.eps)
+    return module.weight * x_hat + module.bias, Normalised(x_hat, statistics)
+
+
+def _norm_backward(module: nn.BatchNorm1d, norm: Normalised, delta: Tensor) -> BatchNormGradient:
+    return batchnorm.batch_norm_backward(
+        delta,
+        norm.x_hat,
+        module.weight,
+        norm.statistics.variance,
+        module.eps,
+        training=module.training,
+    )

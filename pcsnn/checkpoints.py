@@ -1,0 +1,114 @@
+"""Checkpoints of a training run: everything that changes, and what it belongs to.
+
+A checkpoint is rewritten whole or not at all, is read without unpickling any object, and is
+only continued by the run it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcsnn.data.files import write_atomically
+
+_FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+def capture(
+    network: nn.Module, optimiser: torch.optim.Optimizer, rule: object, order: torch.Generator
+) -> dict[str, Any]:
+    """A copy of all that training changes.
+
+    Args:
+        network: its parameters and buffers.
+        optimiser: its step sizes, momenta and so on.
+        rule: its ``state_dict``, if it has one: a rule that draws numbers, say.
+        order: the generator that shuffles the samples.
+    """
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "order": order.get_state(),
+    }
+    if hasattr(rule, "state_dict"):
+        state["rule"] = rule.state_dict()
+    return copy.deepcopy(state)
+
+
+def restore(
+    state: Mapping[str, Any],
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    rule: object,
+    order: torch.Generator,
+) -> None:
+    """Put everything back as it was when it was captured."""
+    network.load_state_dict(state["network"])
+    # The optimiser keeps the very tensors it is given, so it is given copies.
+    optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+    optimiser.zero_grad(set_to_none=True)
+    order.set_state(state["order"].cpu())
+    if "rule" in state:
+        rule.load_state_dict(copy.deepcopy(state["rule"]))  # type: ignore[attr-defined]
+
+
+def save(path: Path, fingerprint: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that the file is always a whole one, the old or the new."""
+    content = io.BytesIO()
+    torch.save({"format": _FORMAT, "fingerprint": dict(fingerprint), **state}, content)
+    write_atomically(path, content.getvalue())
+
+
+def load(path: Path, fingerprint: Mapping[str, str], device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint of the run that has this fingerprint.
+
+    Raises:
+        CheckpointError: when it cannot be read, or belongs to another run.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        known = state["format"] == _FORMAT
+        found = dict(state["fingerprint"])
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise CheckpointError(f"checkpoint {path} cannot be read: delete it") from error
+    if not known:
+        raise CheckpointError(f"checkpoint {path} has an unknown format: delete it")
+    for key, value in fingerprint.items():
+        if found.get(key) != value:
+            detail = "" if "\n" in value else f" ({found.get(key)}, not {value})"
+            raise CheckpointError(f"checkpoint {path} was made with another {key}{detail}")
+    return state
+
+
+def describe_network(network: nn.Module) -> str:
+    """The network's structure and precision."""
+    return f"{network!r}\n{next(network.parameters()).dtype}"
+
+
+def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
+    """The optimiser as it was set up, whatever a schedule has made of it since."""
+    return f"{type(optimiser).__name__} {_plain(optimiser.defaults)}"
+
+
+def describe_rule(rule: object) -> str:
+    """The rule's class and those of its settings that are plain values."""
+    settings = {}
+    if dataclasses.is_dataclass(rule):
+        settings = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    return f"{type(rule).__name__} {_plain(settings)}"
+
+
+def _plain(settings: Mapping[str, object]) -> dict[str, object]:
+    kinds = bool | int | float | str | tuple | None
+    return {name: settings[name] for name in sorted(settings) if isinstance(settings[name], kinds)}

@@ -1,0 +1,166 @@
+"""A dataset that fits in memory, served in batches from the device it lies on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from pcsnn import validate
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Inputs and labels as two tensors, on one device.
+
+    Attributes:
+        inputs: (N, d), or (N, C, H, W) where images are not flattened.
+        labels: (N,) int64, from 0 to the number of classes - 1.
+        classes: the classes' names.
+        name: what was loaded.
+        split: ``"train"`` or ``"test"``, or a name of your own.
+        image_shape: (C, H, W), empty where the inputs are no images.
+        checksum: SHA-256 of the pixels and labels as stored, before normalisation.
+        files: the files that were read, each with its MD5.
+
+    Raises:
+        ValueError: for an empty dataset, inputs and labels of different number or device,
+            NaN or infinite inputs, labels out of range.
+        TypeError: for inputs that are not floating-point, labels that are not int64.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str = "custom"
+    split: str = "train"
+    image_shape: tuple[int, ...] = ()
+    checksum: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        validate.tensor("inputs", self.inputs)
+        validate.tensor("labels", self.labels, floating=False)
+        if self.inputs.dim() < 2:
+            raise ValueError(
+                f"inputs must have shape (N, …), one row per sample, not {tuple(self.inputs.shape)}"
+            )
+        if len(self.inputs) == 0:
+            raise ValueError("inputs must hold at least one sample: the dataset is empty")
+        if self.labels.dtype != torch.int64:
+            raise TypeError(f"labels must be torch.int64, not {self.labels.dtype}")
+        if self.labels.shape != self.inputs.shape[:1]:
+            raise ValueError(
+                f"labels must have shape ({len(self.inputs)},), one for each of the inputs, "
+                f"not {tuple(self.labels.shape)}"
+            )
+        if self.labels.device != self.inputs.device:
+            raise ValueError(
+                f"labels are on {self.labels.device} but inputs are on {self.inputs.device}"
+            )
+        validate.labels("labels", self.labels, len(self.classes))
+        validate.finite("inputs", self.inputs)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which inputs and labels lie."""
+        return self.inputs.device
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Dataset:
+        """The same dataset on another device, or with inputs of another precision."""
+        device = self.device if device is None else torch.device(device)
+        inputs = self.inputs.to(device, dtype or self.inputs.dtype)
+        return replace(self, inputs=inputs, labels=self.labels.to(device))
+
+    def take(self, count: int) -> Dataset:
+        """The first ``count`` samples.
+
+        Raises:
+            ValueError: for a ``count`` below 1 or above the number of samples.
+        """
+        if validate.positive_int("count", count) > len(self):
+            raise ValueError(f"count must be at most {len(self)}, the samples there are")
+        return replace(self, inputs=self.inputs[:count], labels=self.labels[:count])
+
+
+def batches(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    generator: torch.Generator | None = None,
+    shuffle: bool = True,
+    drop_last: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Serve a dataset once, in batches ``(inputs, labels)`` cut on its own device.
+
+    The order is drawn on the CPU, so that a seed gives the same order on every device.
+
+    Args:
+        dataset: what to serve.
+        batch_size: samples in a batch; the last one may be smaller.
+        generator: where the order is drawn from; required for shuffling.
+        shuffle: draw a new order; otherwise the order is that of the dataset.
+        drop_last: leave out a last batch that is smaller than the others.
+
+    Raises:
+        ValueError: for a batch size below 1, for a generator that is missing or not on the
+            CPU, and where ``drop_last`` would leave nothing.
+        TypeError: for a batch size that is no whole number.
+    """
+    validate.positive_int("batch_size", batch_size)
+    if shuffle and generator is None:
+        raise ValueError("generator must be given to shuffle: torch.Generator().manual_seed(0)")
+    if generator is not None and generator.device.type != "cpu":
+        raise ValueError(f"generator must be on the CPU, not on {generator.device}")
+    if drop_last and batch_size > len(dataset):
+        raise ValueError(
+            f"batch_size is {batch_size}, but with drop_last it must be at most {len(dataset)}, "
+            "the samples there are"
+        )
+    order = None
+    if shuffle:
+        order = torch.randperm(len(dataset), generator=generator).to(dataset.device)
+    return _serve(dataset, batch_size, order, drop_last)
+
+
+def _serve(
+    dataset: Dataset, batch_size: int, order: Tensor | None, drop_last: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    end = len(dataset) - len(dataset) % batch_size if drop_last else len(dataset)
+    for start in range(0, end, batch_size):
+        part = slice(start, min(start + batch_size, end))
+        if order is None:
+            yield dataset.inputs[part], dataset.labels[part]
+        else:
+            chosen = order[part]
+            yield dataset.inputs[chosen], dataset.labels[chosen]
+
+
+def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Labels as rows with a single one (the targets of section 2.2).
+
+    Args:
+        labels: (N,) whole numbers from 0 to ``classes - 1``.
+        classes: the number of classes.
+        dtype: of the result.
+
+    Returns:
+        (N, classes), on the labels' device.
+
+    Raises:
+        ValueError: for labels out of range, or none at all.
+        TypeError: for labels that are not whole numbers, or a dtype that is not floating.
+    """
+    validate.positive_int("classes", classes)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    validate.labels("labels", labels, classes)
+    rows = torch.zeros(len(labels), classes, dtype=dtype, device=labels.device)
+    return rows.scatter_(1, labels.long().unsqueeze(1), 1.0)

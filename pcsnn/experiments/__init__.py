@@ -1,0 +1,71 @@
+"""The recorded experiments: ``python -m pcsnn.experiments list | run NAME | show NAME``.
+
+What takes minutes or needs MNIST is run once and recorded; a chapter loads the record with
+:func:`load_record` and shows it together with what ran, when, and on which machine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pcsnn.experiments import backprop_mnist, mnist_facts
+from pcsnn.experiments.base import (
+    SCALES,
+    Configuration,
+    Context,
+    Experiment,
+    ExperimentError,
+    Outcome,
+    Setting,
+)
+from pcsnn.experiments.record import Provenance, Record, RunRecord, matching_record
+
+__all__ = [
+    "EXPERIMENTS",
+    "SCALES",
+    "Configuration",
+    "Context",
+    "Experiment",
+    "ExperimentError",
+    "Outcome",
+    "Provenance",
+    "Record",
+    "RunRecord",
+    "Setting",
+    "find",
+    "load_record",
+]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (backprop_mnist, mnist_facts)
+}
+
+
+def find(name: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        ExperimentError: for a name that is not there.
+    """
+    if name not in EXPERIMENTS:
+        raise ExperimentError(f"experiment must be one of {', '.join(EXPERIMENTS)}, not {name!r}")
+    return EXPERIMENTS[name]
+
+
+def load_record(
+    name: str, scale: str = "laptop", folder: str | os.PathLike[str] | None = None
+) -> Record:
+    """The record of an experiment, as it is now configured.
+
+    Args:
+        name: of the experiment.
+        scale: ``"smoke"``, ``"laptop"`` or ``"paper"``.
+        folder: where the record is; otherwise ``chapters/results`` of the book around the
+            working folder or the package, then the user's cache.
+
+    Raises:
+        ExperimentError: for an unknown experiment or scale, when there is no record, when it
+            does not fit the schema, and when it was made with another configuration.
+    """
+    return matching_record(find(name), scale, None if folder is None else Path(folder))

@@ -1,0 +1,259 @@
+"""The feed-forward network, a chain of stages (thesis 2.4), and its initialisation (2.4.1).
+
+Layers are counted as the thesis counts them: ``l = 1`` is the input, ``l = L`` the output,
+and layer ``l`` computes ``z = W a + b`` from the activity ``a`` of layer ``l − 1`` and then
+``a = σ(z)``. Read as an ordinary network these layers are simply composed. Read as a
+predictive coding network the same parameters are cut into *stages* between *value nodes*:
+
+``"pre-activation"``
+    a value node holds ``z``, and a stage is ``activation → linear``: the reading of the
+    thesis (eq. 40) and of Song et al. (2020);
+``"activation"``
+    a value node holds ``a``, and a stage is ``linear → activation``: the reading of
+    Pinchetti et al. (2022).
+
+Both readings are the same function of the same parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.activations import Activation, activation
+
+VALUE_NODES = ("pre-activation", "activation")
+
+
+class Layer(nn.Module):
+    """One layer as the thesis writes it: ``z = W a + b``, perhaps batch norm, ``a = σ(z)``.
+
+    Args:
+        linear: the weights ``(n_out, n_in)`` and the biases ``(n_out,)``, if any.
+        activation: ``σ``.
+        norm: batch norm between the two, where the layer has it.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, activation: Activation, norm: nn.BatchNorm1d | None = None
+    ) -> None:
+        super().__init__()
+        if norm is not None and not (
+            norm.affine and norm.track_running_stats and norm.momentum is not None
+        ):
+            raise ValueError("norm must have affine parameters, moving averages and a momentum")
+        self.linear = linear
+        self.norm = norm
+        self.activation = activation
+
+    def pre_activation(self, a: Tensor) -> Tensor:
+        """``z``: what the activation function is given, batch norm included."""
+        z = self.linear(a)
+        return z if self.norm is None else self.norm(z)
+
+    def forward(self, a: Tensor) -> Tensor:
+        """``σ(z)``, of shape ``(B, n_out)``."""
+        return self.activation(self.pre_activation(a))
+
+
+class Network(nn.Module):
+    """A feed-forward network: layers in a chain, with one of two places for value nodes.
+
+    Args:
+        layers: layers ``2 … L``, each taking what the one before gives.
+        value_nodes: one of :data:`VALUE_NODES`; it changes :meth:`stages`, not the function.
+        squash_input: whether the first layer is given ``σ(x)``, as in Song's equation 1,
+            rather than ``x``, as in the thesis.
+
+    Raises:
+        ValueError: where the layers do not fit one another.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        value_nodes: str = "pre-activation",
+        squash_input: bool = False,
+    ) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("layers is empty")
+        for l, (below, above) in enumerate(itertools.pairwise(layers), start=2):
+            if below.linear.out_features != above.linear.in_features:
+                raise ValueError(
+                    f"layers do not fit: layer {l} has {below.linear.out_features} units, "
+                    f"but layer {l + 1} takes {above.linear.in_features}"
+                )
+        self.layers = nn.ModuleList(layers)
+        self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
+        squash = layers[0].activation.name if squash_input and len(layers) > 1 else "identity"
+        self.input_activation = activation(squash)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Units in each layer, input first."""
+        return [self.layers[0].linear.in_features, *(m.linear.out_features for m in self.layers)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
+        a = self.input_activation(x)
+        for layer in self.layers:
+            a = layer(a)
+        return a
+
+    def stages(self) -> list[nn.Sequential]:
+        """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
+
+        Composed, followed by :meth:`read_out`, they are :meth:`forward`. The stages share
+        their parameters with the network.
+        """
+        if self.value_nodes == "activation":
+            first = [self.input_activation]
+            return [
+                nn.Sequential(*(first if l == 0 else []), *_affine(layer), layer.activation)
+                for l, layer in enumerate(self.layers)
+            ]
+        squashes = [self.input_activation, *(layer.activation for layer in self.layers)]
+        return [
+            nn.Sequential(squash, *_affine(layer))
+            for squash, layer in zip(squashes, self.layers, strict=False)
+        ]
+
+    def read_out(self) -> Activation:
+        """What turns the last value node into the prediction."""
+        if self.value_nodes == "activation":
+            return activation("identity")
+        return self.layers[-1].activation
+
+    def extra_repr(self) -> str:
+        """Where the value nodes are."""
+        return f"value_nodes={self.value_nodes!r}"
+
+
+def _affine(layer: Layer) -> list[nn.Module]:
+    return [layer.linear] if layer.norm is None else [layer.linear, layer.norm]
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str = "relu",
+    *,
+    output: str = "identity",
+    value_nodes: str = "pre-activation",
+    squash_input: bool = False,
+    batch_norm: bool = False,
+    bias: bool = True,
+    init: str = "he",
+    init_scale: float = 1.0,
+    seed: int | torch.Generator = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Network:
+    """A fully connected network (thesis 2.4), initialised (2.4.1).
+
+    Args:
+        sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
+        activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS`.
+        output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
+        value_nodes: where a predictive coding network has its value nodes.
+        squash_input: whether the input passes through the activation first (Song, eq. 1).
+        batch_norm: whether hidden layers normalise between linear map and activation (2.6).
+        bias: whether the linear maps have biases, which start at zero.
+        init: how weights are drawn, one of :data:`INITIALISATIONS`.
+        init_scale: a factor on all weights drawn.
+        seed: a seed, or a generator on the CPU. The same seed gives the same network on
+            every device.
+        dtype: of the parameters.
+        device: of the parameters.
+
+    Raises:
+        TypeError, ValueError: for sizes that are not positive whole numbers, and names that
+            are not known.
+    """
+    sizes = validate.layer_sizes("sizes", sizes)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    depth = len(sizes) - 1
+    layers = []
+    for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
+        hidden = l < depth
+        norm = nn.BatchNorm1d(n_out) if batch_norm and hidden else None
+        sigma = _activation(activation if hidden else output)
+        layers.append(Layer(nn.Linear(n_in, n_out, bias=bias), sigma, norm))
+    network = Network(layers, value_nodes=value_nodes, squash_input=squash_input)
+    initialise(network, init, scale=init_scale, seed=seed)
+    return network.to(dtype=dtype, device=device)
+
+
+_activation = activation  # the name is an argument of mlp
+
+# The standard deviation of a weight, from the units it comes from and those it goes to.
+_STANDARD_DEVIATION: dict[str, Callable[[int, int], float]] = {
+    "he": lambda n_in, n_out: math.sqrt(2 / n_in),
+    "glorot": lambda n_in, n_out: math.sqrt(2 / (n_in + n_out)),
+    "lecun": lambda n_in, n_out: math.sqrt(1 / n_in),
+    "normal": lambda n_in, n_out: 1.0,
+}
+_UNIFORM = {f"{name}-uniform": name for name in ("he", "glorot", "lecun")}
+INITIALISATIONS = (*_STANDARD_DEVIATION, *_UNIFORM, "orthogonal", "zeros")
+
+
+@torch.no_grad()
+def initialise(
+    network: Network, init: str = "he", *, scale: float = 1.0, seed: int | torch.Generator = 0
+) -> None:
+    """Draw all weights of a network anew and set its biases to zero (thesis 2.4.1).
+
+    ``"he"`` draws from N(0, 2/n) where ``n`` is the number of a layer's *inputs*: the
+    reading under which the second moment of the pre-activations stays the same from one
+    ReLU layer to the next. ``"glorot"`` has variance 2/(n_in + n_out), ``"lecun"`` 1/n_in,
+    ``"normal"`` 1; the ``-uniform`` forms have the same variances.
+
+    Args:
+        network: changed in place.
+        init: one of :data:`INITIALISATIONS`.
+        scale: a factor on all weights drawn.
+        seed: a seed, or a generator on the CPU. Numbers are drawn in float64 on the CPU and
+            then rounded, so that one seed means one network.
+    """
+    validate.one_of("init", init, INITIALISATIONS)
+    scale = validate.positive("scale", scale)
+    generator = as_generator(seed)
+    for layer in network.layers:
+        weight = layer.linear.weight
+        weight.copy_(scale * _draw(init, weight.shape[1], weight.shape[0], generator))
+        if layer.linear.bias is not None:
+            layer.linear.bias.zero_()
+
+
+def _draw(init: str, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    if init == "zeros":
+        return torch.zeros(n_out, n_in, dtype=torch.float64)
+    if init in _UNIFORM:
+        bound = math.sqrt(3) * _STANDARD_DEVIATION[_UNIFORM[init]](n_in, n_out)
+        draw = torch.rand(n_out, n_in, dtype=torch.float64, generator=generator)
+        return bound * (2 * draw - 1)
+    if init == "orthogonal":
+        empty = torch.empty(n_out, n_in, dtype=torch.float64)
+        return nn.init.orthogonal_(empty, generator=generator)
+    draw = torch.randn(n_out, n_in, dtype=torch.float64, generator=generator)
+    return _STANDARD_DEVIATION[init](n_in, n_out) * draw
+
+
+def as_generator(seed: int | torch.Generator) -> torch.Generator:
+    """A generator on the CPU from a seed; a generator is passed through.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(seed, torch.Generator):
+        return seed
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed must be a whole number or a torch.Generator, not {seed!r}")
+    return torch.Generator().manual_seed(seed)

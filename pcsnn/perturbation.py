@@ -1,0 +1,137 @@
+"""Learning by trial: change one weight, run the network again, look at the loss (thesis 2.5).
+
+This is what the thesis sets back-propagation against. Two forms: the gradient from one
+perturbation of each weight, and the literal procedure, which tries a change of one random
+weight and keeps it if the loss falls. Both run the whole network once for every weight they
+look at, which is what makes them slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.backprop import forward
+from pcsnn.likelihood import Loss, as_loss
+from pcsnn.networks import Network, as_generator
+from pcsnn.rules import Report, accumulate, admit, explain_non_finite
+
+SCHEMES = ("central", "forward")
+
+
+@dataclass(frozen=True)
+class WeightPerturbation:
+    """The gradient by finite differences, one parameter at a time.
+
+    A network with ``P`` parameters is run ``2P`` times (``central``: error of order
+    ``step²``) or ``P + 1`` times (``forward``: of order ``step``) for what
+    :class:`~pcsnn.backprop.Backprop` gets from one pass forwards and one back.
+
+    Args:
+        loss: as for back-propagation.
+        step: how far each parameter is moved; 1e-5 suits float64 and the central scheme.
+        scheme: one of :data:`SCHEMES`.
+    """
+
+    loss: str | Loss = "squared_error"
+    step: float = 1e-5
+    scheme: str = "central"
+
+    def __post_init__(self) -> None:
+        as_loss(self.loss)
+        validate.positive("step", self.step)
+        validate.one_of("scheme", self.scheme, SCHEMES)
+
+    def evaluations(self, network: Network) -> int:
+        """How often one call runs the network."""
+        parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return 2 * parameters if self.scheme == "central" else parameters + 1
+
+    @torch.no_grad()
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+        """Fill ``.grad`` with difference quotients; weights end as they began, to the bit."""
+        y = admit(network, x, y)
+        here = mean_loss(network, x, y, self.loss)
+        if not bool(torch.isfinite(here)):
+            explain_non_finite(network, x, y)
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                gradient = torch.empty_like(parameter)
+                for index in range(parameter.numel()):
+                    gradient.view(-1)[index] = self._slope(network, parameter, index, x, y, here)
+                accumulate(parameter, gradient)
+        return Report(here, forward(network, x).prediction)
+
+    def _slope(
+        self,
+        network: Network,
+        parameter: nn.Parameter,
+        index: int,
+        x: Tensor,
+        y: Tensor,
+        here: Tensor,
+    ) -> Tensor:
+        weight = parameter.view(-1)[index]
+        kept = weight.clone()
+        weight.copy_(kept + self.step)
+        above = mean_loss(network, x, y, self.loss)
+        if self.scheme == "central":
+            weight.copy_(kept - self.step)
+            slope = (above - mean_loss(network, x, y, self.loss)) / (2 * self.step)
+        else:
+            slope = (above - here) / self.step
+        weight.copy_(kept)
+        return slope
+
+
+@torch.no_grad()
+def trial_and_error(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss: str | Loss = "squared_error",
+    step: float = 0.1,
+    seed: int | torch.Generator = 0,
+) -> Iterator[float]:
+    """Adjust a single random weight slightly and keep the change if the loss falls (thesis 2.5).
+
+    Endless: each item is the loss after one more trial, and each trial runs the network
+    on all of ``x`` once. It never rises.
+
+    Args:
+        network: changed in place.
+        x: inputs ``(B, n_in)``.
+        y: labels ``(B,)`` or targets ``(B, n_out)``.
+        loss: as for back-propagation.
+        step: the standard deviation of a change.
+        seed: of the choice of weight and change.
+    """
+    y = admit(network, x, y)
+    step, generator = validate.positive("step", step), as_generator(seed)
+    parameters = [p.view(-1) for p in network.parameters() if p.requires_grad]
+    ends = torch.tensor([p.numel() for p in parameters]).cumsum(0)
+    best = mean_loss(network, x, y, loss)
+    while True:
+        draw = int(torch.randint(int(ends[-1]), (1,), generator=generator))
+        which = int(torch.searchsorted(ends, draw, right=True))
+        weight = parameters[which][draw - int(ends[which])]  # counted from its end
+        kept = weight.clone()
+        change = step * torch.randn((), dtype=torch.float64, generator=generator)
+        weight.add_(float(change))
+        tried = mean_loss(network, x, y, loss)
+        if tried < best:
+            best = tried
+        else:
+            weight.copy_(kept)
+        yield best.item()
+
+
+@torch.no_grad()
+def mean_loss(network: Network, x: Tensor, y: Tensor, loss: str | Loss) -> Tensor:
+    """The loss of a batch, a single number, without touching batch norm's averages."""
+    return as_loss(loss).value(forward(network, x).prediction, y).mean()

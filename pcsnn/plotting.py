@@ -1,0 +1,161 @@
+"""The book's figure style: one palette, units on every axis, legible in light, dark and grey.
+
+Figures are shown as inline SVG whose lines and letters take the colour of the page, so that
+they follow its theme, with a PNG beside it for readers that show no SVG. The same colour
+means the same thing in every chapter: see :data:`COLOURS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart by colour-blind readers, and legible on light and dark.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#C9B400",
+)  # fmt: skip
+
+COLOURS = {
+    "backprop": BLUE,
+    "inference learning": ORANGE,
+    "Z-IL": GREEN,
+    "Fa-Z-IL": PURPLE,
+    "feedback alignment": RED,
+    "spiking": SKY,
+    "perturbation": RED,
+}
+DASHES = {
+    "solid": "-",
+    "dashed": (0, (5, 2)),
+    "dotted": (0, (1, 1.5)),
+    "dash-dot": (0, (5, 2, 1, 2)),
+}
+
+# Drawn in this colour, which no figure uses otherwise, and replaced by currentColor.
+_INK = "#010203"
+
+_STYLE: dict[str, Any] = {
+    "figure.figsize": (6.4, 3.2),
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": False,
+    "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW]),
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+    "image.cmap": "viridis",
+    "svg.fonttype": "none",  # letters stay letters: they take the page's font, and can be read
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The book's settings for the figures drawn inside a ``with`` block."""
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def use_style() -> None:
+    """The book's settings from here on: the first line of a chapter that draws."""
+    mpl.use("agg")
+    mpl.rcParams.update(_STYLE)
+
+
+def to_svg(figure: Figure, alt: str) -> str:
+    """A figure as an ``<svg>`` element that follows the page's theme and says what it shows.
+
+    The same figure gives the same text: no date, and identifiers made from ``alt``.
+
+    Raises:
+        ValueError: without a description.
+    """
+    if not alt.strip():
+        raise ValueError("alt must say in words what the figure shows")
+    salt = hashlib.sha256(alt.encode()).hexdigest()[:12]
+    buffer = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'id="([^"]*)"', rf'id="f{salt}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]*)\)", rf"url(#f{salt}-\1)", svg)
+    svg = re.sub(r'xlink:href="#([^"]*)"', rf'xlink:href="#f{salt}-\1"', svg)
+    svg = re.sub(r"font: ([\d.]+)px '[^']*'[^;\"]*", r"font-size: \1px; font-family: inherit", svg)
+    label = html.escape(alt, quote=True)
+    svg = re.sub(
+        r'width="([\d.]+)pt" height="([\d.]+)pt"',
+        rf'role="img" aria-label="{label}" class="figure" width="\1pt" height="\2pt"',
+        svg,
+        count=1,
+    )
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+class Shown:
+    """A figure ready for a notebook: inline SVG first, PNG for whoever shows no SVG."""
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        self.alt = alt
+        self.svg = to_svg(figure, alt)
+        self.png = _png(figure)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """What Jupyter asks for."""
+        return {
+            "text/html": f'<div class="figure">{self.svg}</div>',
+            "image/png": base64.b64encode(self.png).decode(),
+            "text/plain": f"Figure: {self.alt}",
+        }
+
+
+def show(figure: Figure, alt: str) -> Shown:
+    """Show a figure as the last line of a cell, with the words that stand for it.
+
+    Args:
+        figure: drawn under :func:`use_style`.
+        alt: what the figure shows, for readers who do not see it: the axes, and the finding.
+
+    Raises:
+        ValueError: without a description.
+    """
+    import matplotlib.pyplot as plt
+
+    shown = Shown(figure, alt)
+    plt.close(figure)
+    return shown
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,125 @@
+"""Checks at the door: bad input is refused in one sentence that names the argument.
+
+Every public function of the package calls these before it computes anything, so that a
+wrong argument never becomes a shape error from deep inside, nor a silent wrong answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def positive(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite, not {value}")
+    return float(value)
+
+
+def non_negative(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number, zero or above."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be zero or positive, and finite, not {value}")
+    return float(value)
+
+
+def positive_int(name: str, value: int) -> int:
+    """Return ``value`` if it is a whole number, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {_kind(value)}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return int(value)
+
+
+def one_of(name: str, value: str, allowed: Collection[str]) -> str:
+    """Return ``value`` if it is one of the names ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+def layer_sizes(name: str, sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of a network's layers, of which there must be at least two."""
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise TypeError(f"{name} must be a sequence of whole numbers, not {_kind(sizes)}")
+    if len(sizes) < 2:
+        raise ValueError(f"{name} must hold an input and an output size, not {list(sizes)}")
+    return [positive_int(f"{name}[{i}]", size) for i, size in enumerate(sizes)]
+
+
+def tensor(name: str, value: Tensor, *, floating: bool = True) -> Tensor:
+    """Return ``value`` if it is a tensor, of floating-point numbers unless told otherwise."""
+    if not torch.is_tensor(value):
+        raise TypeError(f"{name} must be a tensor, not {_kind(value)}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must hold floating-point numbers, not {value.dtype}")
+    return value
+
+
+def finite(name: str, value: Tensor) -> Tensor:
+    """Return ``value`` if no entry of it is NaN or infinite."""
+    # The sum of finite numbers is finite unless it overflows: one pass instead of three,
+    # and the exact test only where the quick one fails.
+    if not math.isfinite(float(value.detach().sum())) and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return value
+
+
+def matrix(name: str, value: Tensor, columns: int | None = None) -> Tensor:
+    """Return ``value`` if it is a batch ``(B, n)`` that is not empty, with ``n = columns``."""
+    tensor(name, value)
+    if value.dim() != 2:
+        raise ValueError(
+            f"{name} must have shape (batch, units), not {tuple(value.shape)}: flatten it first"
+        )
+    if value.shape[0] == 0:
+        raise ValueError(f"{name} is an empty batch")
+    if columns is not None and value.shape[1] != columns:
+        raise ValueError(f"{name} must have {columns} columns, not {value.shape[1]}")
+    return value
+
+
+def same_kind(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Refuse two tensors of different dtype or device: nothing is moved silently."""
+    if a.dtype != b.dtype:
+        raise TypeError(f"{name_a} is {a.dtype} but {name_b} is {b.dtype}")
+    if a.device != b.device:
+        raise ValueError(f"{name_a} is on {a.device} but {name_b} is on {b.device}")
+
+
+def same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
+    """Refuse two tensors of different shape: nothing is broadcast silently."""
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{name_a} has shape {tuple(a.shape)} but {name_b} has shape {tuple(b.shape)}"
+        )
+
+
+def labels(name: str, value: Tensor, classes: int) -> Tensor:
+    """Return ``value`` if it is a vector of whole numbers from 0 to ``classes - 1``."""
+    tensor(name, value, floating=False)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"{name} must be whole numbers, not {value.dtype}")
+    if value.dim() != 1:
+        raise ValueError(f"{name} must have shape (batch,), not {tuple(value.shape)}")
+    if value.numel() == 0:
+        raise ValueError(f"{name} is empty")
+    low, high = int(value.min()), int(value.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"{name} must be from 0 to {classes - 1}, but holds {wrong}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,467 @@
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import pcsnn
+from pcsnn import experiments
+from pcsnn.data import files
+from pcsnn.experiments import (
+    Configuration,
+    Experiment,
+    ExperimentError,
+    Outcome,
+    Record,
+    RunRecord,
+    Setting,
+    backprop_mnist,
+    load_record,
+    mnist_facts,
+    provenance,
+    record,
+    runner,
+)
+from pcsnn.experiments.__main__ import app
+from pcsnn.experiments.table import table
+from tests.strategies import DEVICES
+
+BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("PCSNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PCSNN_DATA", raising=False)
+    return tmp_path
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+class ToyConfiguration(Configuration):
+    seeds: tuple[int, ...] = (0, 1, 2)
+    factor: float = 2.0
+
+
+def toy(execute=None, **configuration):
+    """An experiment that takes no time."""
+
+    def settings(chosen):
+        return [Setting(name=f"run-{s}", seed=s, values={"factor": chosen.factor})
+                for s in chosen.seeds]  # fmt: skip
+
+    def simple(chosen, setting, context):
+        return Outcome(curves={"loss": [chosen.factor, chosen.factor * setting.seed]}, seconds=1.5)
+
+    chosen = ToyConfiguration(**configuration)
+    return Experiment("toy", "a toy", {"smoke": chosen}, settings, execute or simple)
+
+
+def recorded(tmp_path, experiment=None):
+    path = runner.run(experiment or toy(), "smoke", jobs=1, device="cpu", out=tmp_path)
+    return path, json.loads(path.read_text())
+
+
+# The command
+
+
+def test_list_names_every_experiment():
+    result = command("list")
+    assert result.exit_code == 0
+    for name in experiments.EXPERIMENTS:
+        assert name in result.output
+    assert "backprop-mnist  (smoke, laptop)" in result.output
+
+
+def test_run_and_show_at_smoke_scale(tmp_path):
+    arguments = ["backprop-mnist", "--scale", "smoke"]
+    result = command("run", *arguments, "--jobs", "1", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = load_record("backprop-mnist", "smoke")
+    assert len(found.runs) == 12
+    assert {run.epochs for run in found.runs if run.status == "finished"} == {2}
+    assert set(found.runs[0].curves) == {"train_loss", "test_loss", "test_accuracy"}
+    assert len(found.runs[0].values["linear_std"]) == 3
+    assert sorted(found.runs[0].datasets) == ["digits test", "digits train"]
+    made = found.provenance
+    assert made.command == ("python -m pcsnn.experiments run backprop-mnist --scale smoke --jobs 1")
+    assert (made.torch, made.package, made.threads) == (torch.__version__, "0.1.0", 1)
+    assert not list((tmp_path / "cache" / "runs").iterdir())
+    shown = command("show", *arguments)
+    assert "relu no batch_norm he" in shown.output
+    assert "final test_accuracy" in shown.output
+    assert made.command in shown.output
+
+
+def test_processes_side_by_side_give_the_same_record(tmp_path):
+    for jobs in ("1", "2"):
+        result = command(
+            "run", "mnist-facts", "--scale", "smoke", "--jobs", jobs, "--out", str(tmp_path / jobs)
+        )
+        assert result.exit_code == 0, result.output
+    one, two = (load_record("mnist-facts", "smoke", tmp_path / jobs) for jobs in "12")
+    assert [run.values for run in one.runs] == [run.values for run in two.runs]
+    assert str(tmp_path) not in (tmp_path / "1" / "mnist-facts-smoke.json").read_text()
+    assert "first_labels" in command("show", "mnist-facts", "--scale", "smoke",
+                                     "--folder", str(tmp_path / "1")).output  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["run", "nosuch"], "experiment must be one of backprop-mnist, mnist-facts, not 'nosuch'"),
+        (["show", "nosuch"], "experiment must be one of"),
+        (["run", "mnist-facts", "--scale", "huge"], "scale must be one of smoke, laptop, paper"),
+        (["run", "mnist-facts", "--scale", "paper"], "which has no 'paper'"),
+        (["run", "mnist-facts", "--scale", "smoke", "--jobs", "0"], "jobs must be at least 1"),
+        (["run", "mnist-facts", "--scale", "smoke", "--seeds", "a"], "seeds must be whole numbers"),
+        (["run", "mnist-facts", "--scale", "smoke", "--seeds", "1,1"], "different whole numbers"),
+        (
+            ["run", "mnist-facts", "--scale", "smoke", "--device", "abacus"],
+            "device 'abacus' is not",
+        ),
+        (["show", "mnist-facts", "--scale", "smoke"], "there is no record of 'mnist-facts'"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, word):
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert word in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcsnn.experiments.__main__.run_experiment", stop)
+    result = command("run", "mnist-facts", "--scale", "smoke")
+    assert result.exit_code == 130
+    assert "the same command continues" in result.stderr
+
+
+# Interruptions
+
+
+def test_an_interrupted_experiment_keeps_what_is_done(tmp_path):
+    calls = []
+
+    def stops_once(chosen, setting, context):
+        calls.append(setting.seed)
+        if calls == [0, 1]:
+            raise KeyboardInterrupt
+        return Outcome(curves={"loss": [1.0 * setting.seed]})
+
+    experiment = toy(stops_once)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(experiment, "smoke", jobs=1, out=tmp_path)
+    assert not list(tmp_path.glob("*.json"))
+    _, content = recorded(tmp_path, experiment)
+    assert calls == [0, 1, 1, 2]
+    assert [run["curves"]["loss"] for run in content["runs"]] == [[0.0], [1.0], [2.0]]
+    assert content["provenance"]["resumed"]
+
+
+def test_an_interrupted_run_ends_with_the_same_numbers(tmp_path, monkeypatch):
+    configuration = backprop_mnist.BackpropConfiguration(
+        dataset="digits", hidden=(8,), epochs=3, activations=("relu",), batch_norm=(True,),
+        init_scales={"he": 1.0}, seeds=(0,), probe=50,
+    )  # fmt: skip
+    experiment = Experiment(
+        "short", "", {"smoke": configuration}, backprop_mnist.settings, backprop_mnist.execute
+    )
+    _, whole = recorded(tmp_path / "whole", experiment)
+    call = pcsnn.Backprop.__call__
+    count = 0
+
+    def stopped(self, network, x, y):
+        nonlocal count
+        count += 1
+        if count == 30:  # in the third of the epochs of 12 batches, after the first look
+            raise KeyboardInterrupt
+        return call(self, network, x, y)
+
+    monkeypatch.setattr(pcsnn.Backprop, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(tmp_path / "resumed", experiment)
+    work = list((tmp_path / "cache" / "runs").rglob("*.pt"))
+    assert [path.name for path in work] == ["relu-norm-he-0.pt"]
+    _, resumed = recorded(tmp_path / "resumed", experiment)
+    assert 30 < count < 50  # the first two epochs were not trained again
+    for part in (whole, resumed):
+        part["runs"][0].pop("seconds")
+    assert resumed["runs"] == whole["runs"]
+
+
+def test_a_failing_run_leaves_no_record(tmp_path):
+    def fails(chosen, setting, context):
+        raise ValueError("nothing works")
+
+    with pytest.raises(ValueError, match="nothing works"):
+        recorded(tmp_path, toy(fails))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_stale_result_is_run_again(tmp_path):
+    experiment = toy(seeds=(0,))
+    folder = runner.work_folder(experiment, "smoke", experiment.configurations["smoke"], "cpu")
+    files.write_atomically(folder / "run-0.json", '{"of": "another version"}')
+    _, content = recorded(tmp_path, experiment)
+    assert content["runs"][0]["curves"]["loss"] == [2.0, 0.0]
+
+
+def test_divergence_is_recorded(tmp_path):
+    configuration = backprop_mnist.BackpropConfiguration(
+        dataset="digits", hidden=(8,), epochs=1, activations=("relu",), batch_norm=(False,),
+        init_scales={"he": 1.0, "too-large": 1.0}, seeds=(0,), learning_rate=1e25,
+    )  # fmt: skip
+    experiment = Experiment(
+        "lost", "", {"smoke": configuration}, backprop_mnist.settings, backprop_mnist.execute
+    )
+    path, _ = recorded(tmp_path, experiment)
+    found = record.read_record(path)
+    assert [run.status for run in found.runs] == ["diverged", "diverged"]
+    assert found.curves("train_loss", init="he").shape == (1, 0)
+    assert "–" in table(found)
+
+
+# Records
+
+
+def test_a_record_read_back_is_the_record(tmp_path):
+    path, _ = recorded(tmp_path)
+    found = record.read_record(path)
+    assert found.curves("loss", factor=2.0).tolist() == [[2, 0], [2, 2], [2, 4]]
+    assert record.write_record(found, tmp_path / "again").read_text() == path.read_text()
+    assert "python -m pcsnn.experiments run toy" in found.source()
+    with pytest.raises(ExperimentError, match="no run of 'toy' has"):
+        found.select(factor=3.0)
+    with pytest.raises(ExperimentError, match="name must be one of loss, not 'accuracy'"):
+        found.curves("accuracy")
+    assert record.matching_record(toy(), "smoke", tmp_path) == found
+
+
+def test_other_seeds_go_elsewhere_and_do_not_match(tmp_path):
+    path = runner.run(toy(), "smoke", jobs=1, seeds=(7,))
+    assert path.parent == tmp_path / "cache" / "results"
+    found = record.read_record(path)
+    assert found.provenance.command.endswith("--scale smoke --seeds 7 --jobs 1")
+    with pytest.raises(ExperimentError, match="configuration in seeds: run it again"):
+        record.matching_record(toy(), "smoke", path.parent)
+
+
+def change(content, place, value):
+    *path, last = place
+    for key in path:
+        content = content[key]
+    if value is None:
+        del content[last]
+    else:
+        content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "word"),
+    [
+        (["format"], 2, "schema at format"),
+        (["surprise"], 1, "schema at surprise"),
+        (["provenance", "torch"], None, r"schema at provenance\.torch"),
+        (["provenance", "threads"], "many", r"schema at provenance\.threads"),
+        (["runs"], [], "schema at runs"),
+        (["runs", 0, "status"], "unknown", r"schema at runs\.0\.status"),
+        (["runs", 0, "curves", "loss"], ["high"], r"schema at runs\.0\.curves\.loss\.0"),
+        (["runs", 0, "curves", "more"], [1.0], r"curves must have one number for each epoch"),
+        (["configuration", "factor"], 3.0, "configuration in factor"),
+        (["configuration", "more"], 3.0, "configuration in more"),
+        (["configuration", "factor"], None, "configuration in factor"),
+        (["experiment"], "another", "is of 'another'"),
+        (["runs", 0, "setting", "name"], "another", "does not hold the experiment's runs"),
+    ],
+)
+def test_records_that_do_not_fit(tmp_path, place, value, word):
+    path, content = recorded(tmp_path)
+    change(content, place, value)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ExperimentError, match=word):
+        record.matching_record(toy(), "smoke", tmp_path)
+
+
+def test_records_that_are_no_json(tmp_path):
+    path, _ = recorded(tmp_path)
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(ExperimentError, match=r"toy-smoke\.json is not JSON"):
+        record.read_record(path)
+    with pytest.raises(ExperimentError, match="there is no record"):
+        record.read_record(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("text", ["see /home/someone/data", "~/data", "C:\\data", "--out=/tmp/x"])
+def test_records_never_name_a_path_of_the_machine(tmp_path, text):
+    def tells(chosen, setting, context):
+        return Outcome(values={"note": [text]})
+
+    with pytest.raises(ExperimentError, match="must not name a path of this machine"):
+        recorded(tmp_path, toy(tells))
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_records_hold_no_nan(tmp_path):
+    def lost(chosen, setting, context):
+        return Outcome(curves={"loss": [float("nan")]})
+
+    with pytest.raises(ValueError, match="finite"):
+        recorded(tmp_path, toy(lost))
+
+
+def test_an_interrupted_write_keeps_the_old_record(tmp_path, monkeypatch):
+    path, content = recorded(tmp_path)
+    found = record.read_record(path)
+
+    def fail(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        record.write_record(found.model_copy(update={"scale": "smoke"}), tmp_path)
+    assert json.loads(path.read_text()) == content
+    assert list(tmp_path.glob(".*")) == []
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5),
+    st.text(max_size=20),
+    st.lists(st.lists(st.integers(), max_size=3), max_size=3),
+)
+def test_json_is_compact_and_loses_nothing(curve, text, matrix):
+    run = RunRecord(
+        setting=Setting(name="a", seed=0),
+        status="finished",
+        curves={"loss": curve},
+        values={"text": text, "list": [text], "matrix": matrix},
+        datasets={},
+        seconds=0.0,
+    )
+    assert RunRecord.model_validate_json(record.to_json(run)) == run
+    if len(curve) > 1:
+        assert any(line.count(",") >= len(curve) - 1 for line in record.to_json(run).splitlines())
+
+
+def test_where_records_are_kept(tmp_path, monkeypatch):
+    assert record.default_folder("laptop") == BOOK
+    assert record.default_folder("smoke") == tmp_path / "cache" / "results"
+    (tmp_path / "chapters" / "results").mkdir(parents=True)
+    (tmp_path / "chapters" / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "chapters" / "deep")
+    assert record.default_folder("laptop") == tmp_path / "chapters" / "results"
+    monkeypatch.setattr(record, "_book_results", lambda: None)
+    assert record.default_folder("laptop") == tmp_path / "cache" / "results"
+
+
+# Provenance and devices
+
+
+def test_the_commit_is_that_of_the_package(tmp_path):
+    assert provenance._commit(tmp_path) is None
+    package = tmp_path / "package" / "experiments"
+    package.mkdir(parents=True)
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
+    assert provenance._commit(package) is None  # a checkout of something else
+    (package / "record.py").touch()
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "m"], check=True)
+    commit = provenance._commit(package)
+    assert len(commit) == 40
+    (package / "record.py").write_text("changed")
+    assert provenance._commit(package) == f"{commit} with changes"
+
+
+def test_machines_that_say_less(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert provenance.cpu_name()
+
+    def unknown(_):
+        raise provenance.PackageNotFoundError
+
+    monkeypatch.setattr(provenance, "version", unknown)
+    assert provenance._package_version() == pcsnn.__version__
+
+
+def test_devices(monkeypatch):
+    assert runner.resolve_device("cpu") == "cpu"
+    assert runner.resolve_device("auto") == DEVICES[-1]
+    assert runner._jobs(None, "cuda") == 1
+    assert runner._jobs(None, "cpu") >= 1
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    assert provenance.device_name("cuda") == "a GPU"
+    assert provenance.device_name("cpu") == provenance.cpu_name()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_experiment_runs_on_every_device(tmp_path, device):
+    configuration = backprop_mnist.BackpropConfiguration(
+        dataset="digits", hidden=(8,), epochs=1, activations=("sigmoid",), batch_norm=(True,),
+        init_scales={"he": 1.0}, seeds=(0,),
+    )  # fmt: skip
+    experiment = Experiment(
+        "short", "", {"smoke": configuration}, backprop_mnist.settings, backprop_mnist.execute
+    )
+    path = runner.run(experiment, "smoke", device=device, jobs=1, out=tmp_path)
+    assert record.read_record(path).runs[0].status == "finished"
+
+
+# What is in the book
+
+
+def test_looking_at_a_network_changes_nothing():
+    training, _ = backprop_mnist._datasets("digits", "unit", "cpu")
+    network = pcsnn.mlp([64, 200, 10], batch_norm=True)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    found = backprop_mnist.look(network, pcsnn.Backprop("cross_entropy"), training.take(100))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert found["pre_activation_std"][0] == pytest.approx(1.0, abs=1e-3)  # normalised
+    assert found["linear_std"][0] != found["pre_activation_std"][0]
+    assert found["linear_std"][1] == found["pre_activation_std"][1]  # no norm at the output
+
+
+def test_facts_are_those_of_the_dataset():
+    found = mnist_facts.facts(pcsnn.data.load("digits", normalise="none"), shown=3)
+    assert (found["samples"], found["height"], found["flattened"]) == (1442, 8, 64)
+    assert sum(found["samples_per_class"]) == 1442
+    assert np.shape(found["first_images"]) == (3, 64)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_book_has_a_record_of_backprop_on_mnist():
+    found = load_record("backprop-mnist", folder=BOOK)
+    assert len(found.runs) == 36
+    final = found.curves("test_accuracy", activation="relu", batch_norm=False, init="he")[:, -1]
+    assert final.shape == (3,)
+    assert final.mean() >= 0.98
+    checksums = {json.dumps(run.datasets, sort_keys=True) for run in found.runs}
+    assert checksums == {
+        json.dumps(_union(load_record("mnist-facts", folder=BOOK)), sort_keys=True)
+    }
+
+
+def test_the_book_has_a_record_of_the_facts_of_mnist():
+    training, test = load_record("mnist-facts", folder=BOOK).runs
+    assert (training.values["samples"], test.values["samples"]) == (60_000, 10_000)
+    assert training.values["first_labels"] == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.shape(training.values["first_images"]) == (10, 784)
+
+
+def _union(found: Record):
+    return {name: checksum for run in found.runs for name, checksum in run.datasets.items()}

@@ -1,0 +1,399 @@
+import dataclasses
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import pcsnn
+from pcsnn import data
+from pcsnn.checkpoints import CheckpointError
+from pcsnn.data import Dataset
+from pcsnn.evaluation import evaluate
+from pcsnn.rules import DivergenceError, Report
+from pcsnn.training import History, train
+from tests.strategies import DEVICES
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits", "train").take(200), data.load("digits", "test").take(100)
+
+
+def parts(device="cpu", dtype=torch.float32, batch_norm=True, adam=False, seed=1, lr=0.05):
+    network = pcsnn.mlp([64, 12, 10], batch_norm=batch_norm, seed=seed, dtype=dtype, device=device)
+    if adam:
+        optimiser = torch.optim.Adam(network.parameters(), lr=lr)
+    else:
+        optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
+    return network, pcsnn.Backprop(loss="cross_entropy"), optimiser
+
+
+def fit(things, samples, epochs, **options):
+    training, validation = samples
+    settings = {"batch_size": 32, "seed": 5, "validation": validation, **options}
+    return train(*things, training, epochs=epochs, **settings)
+
+
+def same(one, other):
+    """Two networks and optimisers in the same state, to the bit."""
+    pairs = [(one[0].state_dict(), other[0].state_dict())]
+    for a, b in zip(one[2].state.values(), other[2].state.values(), strict=True):
+        pairs.append((a, b))
+    return all(a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a) for a, b in pairs)
+
+
+def _equal(a, b):
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+class StopAt:
+    """A rule that does something at one of its calls."""
+
+    def __init__(self, rule, call, action):
+        self.rule, self.call, self.action = rule, call, action
+        self.loss = rule.loss
+
+    def __call__(self, network, x, y):
+        self.call -= 1
+        report = self.rule(network, x, y)
+        return self.action(report) if self.call == 0 else report
+
+
+def press_ctrl_c(_):
+    raise KeyboardInterrupt
+
+
+def lose(report):
+    return dataclasses.replace(report, loss=report.loss * float("nan"))
+
+
+# The loop
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_learns_and_measures(digits, device):
+    things = parts(device)
+    samples = [part.to(device) for part in digits]
+    history = fit(things, samples, 8)
+    assert history.epochs == 8
+    assert history.curves["train_loss"][-1] < history.curves["train_loss"][0] / 3
+    assert history.curves["test_accuracy"][-1] > 0.8
+    assert not history.interrupted
+    assert json.loads(json.dumps(history.as_dict()))["curves"] == history.curves
+    measured = evaluate(things[0], samples[1])
+    assert measured["loss"] == history.curves["test_loss"][-1]
+    assert measured["accuracy"] == history.curves["test_accuracy"][-1]
+
+
+def test_the_loop_is_the_users_own_loop(digits):
+    """The loop does what a reader would write, and nothing else."""
+    ours, theirs = parts(), parts()
+    fit(ours, digits, 2)
+    network, rule, optimiser = theirs
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(2):
+        for x, y in data.batches(digits[0], 32, generator=generator):
+            optimiser.zero_grad(set_to_none=True)
+            rule(network, x, y)
+            optimiser.step()
+    assert same(ours, theirs)
+
+
+def test_any_rule_and_any_network(digits):
+    def autograd(network, x, y):
+        prediction = network(x)
+        loss = nn.functional.cross_entropy(prediction, y)
+        loss.backward()
+        return Report(loss, prediction)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 10))
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    history = fit((network, autograd, optimiser), digits, 5, loss="cross_entropy")
+    assert history.curves["test_loss"][-1] < history.curves["test_loss"][0]
+    without = fit((network, autograd, optimiser), digits, 1, metrics={})
+    assert list(without.curves) == ["train_loss"]  # nothing to measure with
+    alone = train(network, autograd, optimiser, digits[0], epochs=1, batch_size=50, seed=0)
+    assert list(alone.curves) == ["train_loss"]
+
+
+def test_after_epoch_sets_a_schedule(digits):
+    things = parts()
+    seen = []
+
+    def halve(history):
+        seen.append(history.epochs)
+        things[2].param_groups[0]["lr"] = 0.05 * 0.5**history.epochs
+
+    fit(things, digits, 3, after_epoch=halve)
+    assert seen == [1, 2, 3]
+    assert things[2].param_groups[0]["lr"] == pytest.approx(0.05 / 8)
+
+
+def test_drop_last_trains_on_whole_batches(digits):
+    sizes = []
+    network, rule, optimiser = parts()
+
+    def watched(network, x, y):
+        sizes.append(len(x))
+        return rule(network, x, y)
+
+    fit((network, watched, optimiser), digits, 1, drop_last=True)
+    assert sizes == [32] * 6
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("adam", [False, True])
+def test_a_resumed_run_is_identical_to_the_bit(digits, tmp_path, device, adam):
+    samples = [part.to(device) for part in digits]
+    whole = parts(device, adam=adam)
+    expected = fit(whole, samples, 4)
+    path = tmp_path / "run.pt"
+    first = parts(device, adam=adam)
+    fit(first, samples, 2, checkpoint=path)
+    second = parts(device, adam=adam, seed=1)
+    with torch.no_grad():  # whatever the network held before, the checkpoint replaces it
+        for parameter in second[0].parameters():
+            parameter.fill_(3.0)
+    history = fit(second, samples, 4, checkpoint=path)
+    assert history.curves == expected.curves
+    assert same(second, whole)
+    finished = parts(device, adam=adam)
+    assert fit(finished, samples, 4, checkpoint=path).curves == expected.curves
+    assert same(finished, whole)
+
+
+def test_a_rule_with_a_state_is_resumed_with_it(digits, tmp_path):
+    class Noisy:
+        def __init__(self):
+            self.generator = torch.Generator().manual_seed(0)
+            self.rule = pcsnn.Backprop(loss="cross_entropy")
+
+        def __call__(self, network, x, y):
+            noise = torch.randn(x.shape, generator=self.generator)
+            return self.rule(network, x + 0.1 * noise, y)
+
+        def state_dict(self):
+            return {"generator": self.generator.get_state()}
+
+        def load_state_dict(self, state):
+            self.generator.set_state(state["generator"])
+
+    def things():
+        network, _, optimiser = parts()
+        return network, Noisy(), optimiser
+
+    whole, first, second = things(), things(), things()
+    fit(whole, digits, 3)
+    fit(first, digits, 1, checkpoint=tmp_path / "run.pt")
+    fit(second, digits, 3, checkpoint=tmp_path / "run.pt")
+    assert same(second, whole)
+
+
+@pytest.mark.parametrize("call", [1, 8, 15])
+def test_interrupted_training_ends_with_the_last_finished_epoch(digits, tmp_path, call):
+    network, rule, optimiser = parts()
+    path = tmp_path / "run.pt"
+    stopped = (network, StopAt(rule, call, press_ctrl_c), optimiser)
+    history = fit(stopped, digits, 5, checkpoint=path)
+    finished = (call - 1) // 7  # 200 samples in batches of 32
+    assert (history.epochs, history.interrupted) == (finished, True)
+    expected = parts()
+    if finished:
+        assert fit(expected, digits, finished).curves == history.curves
+    assert same((network, rule, optimiser), expected)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert path.exists() == (finished > 0)
+
+
+def test_interrupted_training_goes_on_to_the_same_end(digits, tmp_path):
+    whole = parts()
+    expected = fit(whole, digits, 4)
+    path = tmp_path / "run.pt"
+    network, rule, optimiser = parts()
+    calls = StopAt(rule, 17, press_ctrl_c)
+    rest = fit((network, calls, optimiser), digits, 4, checkpoint=path)
+    assert rest.interrupted
+    with pytest.raises(CheckpointError, match="another rule"):
+        fit((network, rule, optimiser), digits, 4, checkpoint=path)
+    again = parts()
+    history = fit((again[0], StopAt(rule, -1, press_ctrl_c), again[2]), digits, 4, checkpoint=path)
+    assert history.curves == expected.curves
+    assert not history.interrupted
+    assert same(again, whole)
+
+
+def test_an_interrupted_write_keeps_the_last_checkpoint(digits, tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 1, checkpoint=path)
+    before = path.read_bytes()
+
+    def fail(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fit(parts(), digits, 3, checkpoint=path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"seed": 6}, r"another seed \(5, not 6\)"),
+        ({"batch_size": 16}, r"another batch_size \(32, not 16\)"),
+        ({"drop_last": True}, "another drop_last"),
+        ({"metrics": {}}, "another metrics"),
+        ({"validation": None}, "another validation"),
+        ({"loss": "squared_error"}, "another loss"),
+        ({"epochs": 1}, "holds 2 epochs, more than the 1 asked for"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration(digits, tmp_path, change, word):
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 2, checkpoint=path)
+    with pytest.raises(CheckpointError, match=word):
+        fit(parts(), digits, **{"epochs": 3, **change}, checkpoint=path)
+
+
+def test_a_checkpoint_of_another_network_optimiser_or_dataset(digits, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 1, checkpoint=path)
+    for things, word in (
+        (parts(batch_norm=False), "network$"),
+        (parts(adam=True), "optimiser"),
+        (parts(lr=0.01), "optimiser"),
+    ):
+        with pytest.raises(CheckpointError, match=f"another {word}"):
+            fit(things, digits, 2, checkpoint=path)
+    with pytest.raises(CheckpointError, match="another data"):
+        fit(parts(), (digits[1], digits[1]), 2, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "truncated"])
+def test_a_damaged_checkpoint(digits, tmp_path, content):
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 1, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:2000] if content == "truncated" else content)
+    with pytest.raises(CheckpointError, match=r"run\.pt cannot be read"):
+        fit(parts(), digits, 2, checkpoint=path)
+
+
+def test_a_checkpoint_of_another_format_or_with_objects(digits, tmp_path):
+    path = tmp_path / "run.pt"
+    torch.save({"format": 99, "fingerprint": {}}, path)
+    with pytest.raises(CheckpointError, match="unknown format"):
+        fit(parts(), digits, 1, checkpoint=path)
+    torch.save({"format": 1, "fingerprint": History()}, path)  # would have to be unpickled
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        fit(parts(), digits, 1, checkpoint=path)
+
+
+# Divergence
+
+
+def test_divergence_raises_and_restores(digits):
+    network, rule, optimiser = parts()
+    with pytest.raises(DivergenceError, match="diverged in epoch 2: the training loss is NaN"):
+        fit((network, StopAt(rule, 10, lose), optimiser), digits, 3)
+    expected = parts()
+    fit(expected, digits, 1)
+    assert same((network, rule, optimiser), expected)
+
+
+def test_divergence_may_stop_instead(digits):
+    network, rule, optimiser = parts(batch_norm=False, lr=1e20)
+    history = fit((network, rule, optimiser), digits, 3, on_divergence="stop")
+    assert (history.epochs, history.diverged) == (0, True)
+    assert history.curves == {"train_loss": []}
+    assert same((network, rule, optimiser), parts(batch_norm=False, lr=1e20))
+
+
+def test_predictions_that_overflow(digits):
+    network = parts()[0]
+    with torch.no_grad():
+        network.layers[-1].linear.weight.fill_(3e38)
+    with pytest.raises(DivergenceError, match="prediction holds NaN or infinite"):
+        evaluate(network, digits[1])
+
+
+# Evaluation
+
+
+def test_evaluation_is_in_evaluation_mode_and_restores(digits):
+    network = parts()[0]
+    network.train()
+    network.layers[0].norm.eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    one, other = (evaluate(network, digits[1], batch_size=size) for size in (7, 100))
+    assert one["accuracy"] == pytest.approx(other["accuracy"], abs=1e-12)
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+    assert network.training
+    assert network.layers[-1].training
+    assert not network.layers[0].norm.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert list(evaluate(network, digits[1], loss=None)) == ["accuracy"]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "word"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"batch_size": "32"}, TypeError, "batch_size must be a whole number"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number"),
+        ({"on_divergence": "ignore"}, ValueError, "on_divergence must be one of raise, stop"),
+        ({"loss": "hinge"}, ValueError, "loss must be one of"),
+        ({"validation": [1, 2]}, TypeError, r"validation must be a pcsnn\.data\.Dataset"),
+    ],
+)
+def test_train_refuses(digits, change, error, word):
+    with pytest.raises(error, match=word):
+        fit(parts(), digits, **{"epochs": 1, **change})
+
+
+def test_data_that_does_not_fit_the_network(digits):
+    training, test = digits
+    network, rule, optimiser = parts()
+    few = pcsnn.mlp([64, 8, 5])
+    for other, error, word in (
+        (training.to(dtype=torch.float64), TypeError, r"data.inputs is torch.float64 but"),
+        (
+            Dataset(training.inputs[:, :9], training.labels, training.classes),
+            ValueError,
+            "64 columns",
+        ),
+        (data.load("digits", flatten=False), ValueError, "flatten it first"),
+    ):
+        with pytest.raises(error, match=word):
+            train(network, rule, optimiser, other, epochs=1, batch_size=8, seed=0)
+    with pytest.raises(ValueError, match="data has 10 classes, but the network 5 outputs"):
+        evaluate(few, test)
+    meta = pcsnn.mlp([64, 8, 10]).to("meta")
+    with pytest.raises(ValueError, match=r"data.inputs is on cpu but .* is on meta"):
+        evaluate(meta, test)
+
+
+def test_optimisers_that_cannot_work(digits):
+    network, rule, _ = parts()
+    other = torch.optim.SGD(parts()[0].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="optimiser holds none of the network's parameters"):
+        fit((network, rule, other), digits, 1)
+    with pytest.raises(ValueError, match="learning rate must be positive"):
+        fit((network, rule, torch.optim.SGD(network.parameters(), lr=0.0)), digits, 1)
+
+
+def test_batch_norm_refuses_a_last_batch_of_one(digits):
+    training = digits[0].take(33)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        fit(parts(), (training, None), 1)
+    fit(parts(), (training, None), 1, drop_last=True)

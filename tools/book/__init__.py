@@ -1,0 +1,15 @@
+"""The book's own Sphinx extension: what turns executed chapters into the site."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from . import blocks, katex, ledger, outputs, slim, theme
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    for part in (katex, outputs, ledger, blocks, theme, slim):
+        part.setup(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

@@ -1,0 +1,201 @@
+"""The generated pages: the ledger, the errata, and the count of verdicts on the front page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from .blocks import row_reference
+from .entries import SOURCES, UNCHECKED, VERDICTS, Entry, counts, read
+from .katex import katex
+from .outputs import badge, slug
+
+FORMULAS = {"equation", "theorem", "condition"}
+
+
+def _html(markup: str) -> nodes.raw:
+    return nodes.raw("", markup, format="html")
+
+
+class _Generated(SphinxDirective):
+    """A directive that reads the ledger."""
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        for name in ("ledger.yml", "equations.json"):
+            self.env.note_dependency(str(Path(self.env.srcdir) / name))
+        return self.env.book_entries  # type: ignore[attr-defined]
+
+    def markdown(self, text: str, entry: Entry) -> list[nodes.Node]:
+        """Parse a statement of the ledger; its formulas become plain MathML."""
+        holder = nodes.Element()
+        place = f"ledger.yml ({entry.id})"
+        self.state.nested_parse(StringList([text], place), 0, holder)
+        for formula in holder.findall(lambda n: isinstance(n, nodes.math | nodes.math_block)):
+            formula["output"] = "mathml"
+            formula.source, formula.line = place, None
+        return holder.children
+
+    def printed(self, entry: Entry) -> list[nodes.Node]:
+        """The formula as its text prints it, where it is one and parses."""
+        if entry.kind not in FORMULAS:
+            return []
+        try:
+            markup = katex.render(entry.printed, display=False, output="mathml")
+        except ValueError:
+            markup = f"<code>{escape(entry.printed)}</code>"
+        return [_html(f'<p class="printed"><span>printed</span> {markup}</p>')]
+
+
+class Summary(_Generated):
+    """``{ledger-summary}``: how many entries have each verdict, as a bar and a list."""
+
+    def run(self) -> list[nodes.Node]:
+        found = {verdict: n for verdict, n in counts(self.entries).items() if n}
+        page = "ledger.html"
+        bar = "".join(f'<span class="{slug(v)}" style="flex-grow:{n}"></span>' for v, n in found.items())
+        items = "".join(
+            f'<li class="{slug(v)}"><a href="{page}?verdict={slug(v)}"><b>{n}</b> {v}</a></li>'
+            for v, n in found.items()
+        )
+        return [
+            _html(
+                f'<div class="ledger-summary"><div class="bar" aria-hidden="true">{bar}</div>'
+                f"<ul>{items}</ul></div>"
+            )
+        ]
+
+
+class Ledger(_Generated):
+    """``{ledger}``: every entry as a row, with a form that narrows them down."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = [node for entry in self.entries.values() for node in self.row(entry)]
+        heads = ("Entry", "Statement", "Method", "Verdict", "Where checked")
+        head = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in heads)
+        caption = '<caption class="visually-hidden">Every checkable item of the four texts</caption>'
+        return [
+            _html(self.form()),
+            _html(
+                f'<table class="ledger" role="table">{caption}<thead role="rowgroup">'
+                f'<tr role="row">{head}</tr></thead><tbody role="rowgroup">'
+            ),
+            *rows,
+            _html("</tbody></table>"),
+        ]
+
+    def form(self) -> str:
+        """The filters; a script shows them, so that nothing is dead without it."""
+        entries = self.entries.values()
+        verdicts = {slug(v): f"{v} ({n})" for v, n in counts(self.entries).items()}
+        chapters = {part: f"Chapter {part}" for part in sorted({_chapter(e) for e in entries})}
+        return (
+            '<form class="ledger-filter" role="search" aria-label="Filter the ledger" hidden>'
+            '<label class="wide">Search <input type="search" name="text" autocomplete="off" '
+            'placeholder="an id, a word, a method"></label>'
+            + _select("source", "Text", SOURCES)
+            + _select("verdict", "Verdict", verdicts)
+            + _select("chapter", "Chapter", chapters)
+            + '<button type="reset">Show all</button>'
+            f'<p role="status" aria-live="polite">{len(self.entries)} entries</p></form>'
+        )
+
+    def row(self, entry: Entry) -> Iterable[nodes.Node]:
+        yield _html(
+            f'<tr role="row" id="{entry.id}" data-source="{entry.source}" '
+            f'data-verdict="{slug(entry.verdict)}" data-chapter="{_chapter(entry)}">'
+            f'<th role="rowheader" scope="row"><a class="id" href="#{entry.id}">{entry.id}</a>'
+            f'<span class="place">{entry.source_name}, {entry.section}</span></th>'
+            '<td role="cell" class="statement">'
+        )
+        yield from self.markdown(entry.statement, entry)
+        yield from self.printed(entry)
+        if entry.correction:
+            yield _html('<div class="correction"><span>correct</span>')
+            yield from self.markdown(entry.correction, entry)
+            yield _html("</div>")
+        yield _html(
+            f'</td><td role="cell" data-label="Method">{entry.method or "—"}</td>'
+            f'<td role="cell" data-label="Verdict">{badge(entry.verdict)}</td>'
+            '<td role="cell" data-label="Where checked">'
+        )
+        yield _where(entry)
+        yield _html("</td></tr>")
+
+
+class Errata(_Generated):
+    """``{errata}``: every entry that does not hold as it is printed, text by text."""
+
+    def run(self) -> list[nodes.Node]:
+        sections = []
+        for source in reversed(SOURCES):
+            entries = [e for e in self.entries.values() if e.source == source and _errs(e)]
+            if not entries:
+                continue
+            section = nodes.section("", ids=[f"errata-{source.lower()}"])
+            section += nodes.title("", SOURCES[source])
+            for entry in entries:
+                section += list(self.erratum(entry))
+            sections.append(section)
+        return sections or [nodes.paragraph("", "No check has found an error so far.")]
+
+    def erratum(self, entry: Entry) -> Iterable[nodes.Node]:
+        name = entry.name[0].upper() + entry.name[1:]
+        yield _html(
+            f'<article class="erratum-entry {slug(entry.verdict)}" id="erratum-{entry.id}" '
+            f'aria-label="{entry.id}"><p class="head"><strong>{name}</strong> '
+            f'<span class="place">section {escape(entry.section)}</span> {badge(entry.verdict)}</p>'
+        )
+        yield from self.markdown(entry.statement, entry)
+        yield from self.printed(entry)
+        yield from self.markdown(entry.reason, entry)
+        if entry.correction:
+            yield _html('<div class="correction"><span>correct</span>')
+            yield from self.markdown(entry.correction, entry)
+            yield _html("</div>")
+        yield _html('<p class="links">Checked in ')
+        yield _where(entry)
+        yield _html(f' · <a href="ledger.html#{entry.id}">{entry.id} in the ledger</a></p></article>')
+
+
+def _errs(entry: Entry) -> bool:
+    return entry.verdict not in (VERDICTS[0], UNCHECKED)
+
+
+def _chapter(entry: Entry) -> str:
+    """The chapter's number: ``2`` for ``02-3-maximum-likelihood`` and for ``2.3``."""
+    match = re.match(r"0*(\d+)", entry.chapter)
+    return match[1] if match else entry.chapter
+
+
+def _where(entry: Entry) -> nodes.Node:
+    if entry.verdict == UNCHECKED:
+        return nodes.inline("", f"planned: {entry.chapter}", classes=["planned"])
+    return row_reference("", "", entry=entry.id, check=True)
+
+
+def _select(name: str, label: str, options: dict[str, str]) -> str:
+    choices = "".join(f'<option value="{value}">{text}</option>' for value, text in options.items())
+    return (
+        f'<label>{label} <select name="{name}"><option value="">all</option>{choices}</select></label>'
+    )
+
+
+def load(app: Sphinx) -> None:
+    app.env.book_entries = read(Path(app.srcdir))
+    if not hasattr(app.env, "book_checks"):
+        app.env.book_checks = {}
+
+
+def setup(app: Sphinx) -> None:
+    app.add_directive("ledger", Ledger)
+    app.add_directive("errata", Errata)
+    app.add_directive("ledger-summary", Summary)
+    app.connect("builder-inited", load)

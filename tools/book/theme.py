@@ -1,0 +1,45 @@
+"""What the theme gets wrong for a book that must work offline, set right page by page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from .katex import ROOT
+
+FONTS = ROOT / "node_modules" / "@fontsource" / "source-serif-4" / "files"
+
+
+def drop_live_code(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], document: nodes.document | None
+) -> None:
+    """Thebe loads its parts from another host; the notebooks are for running."""
+    context["script_files"] = [
+        script for script in context["script_files"] if "thebe" not in repr(vars(script)).lower()
+    ]
+
+
+def drop_live_code_settings(app: Sphinx, document: nodes.document, docname: str) -> None:
+    for raw in list(document.findall(nodes.raw)):
+        if "thebe" in raw.astext():
+            raw.parent.remove(raw)
+
+
+def copy_fonts(app: Sphinx, error: Exception | None) -> None:
+    """The text's fonts, from ``node_modules``; ``book.css`` names them."""
+    if error or app.builder.format != "html":
+        return
+    target = Path(app.outdir) / "_static" / "fonts"
+    target.mkdir(parents=True, exist_ok=True)
+    for cut in ("400-normal", "400-italic", "600-normal"):
+        shutil.copy(FONTS / f"source-serif-4-latin-{cut}.woff2", target)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("html-page-context", drop_live_code, priority=900)
+    app.connect("build-finished", copy_fonts)
+    app.connect("doctree-resolved", drop_live_code_settings, priority=900)

@@ -1,0 +1,175 @@
+"""Execute the chapters: ``chapters/NAME.md`` (text, what people edit) to its twin ``NAME.ipynb``.
+
+    python tools/execute.py [CHAPTER.md ...]     run the stale ones, or those named
+    python tools/execute.py --all                run every chapter
+    python tools/execute.py --check              say which twins are stale, run nothing
+
+A twin is stale when the text or the package has changed since it was executed; both hashes
+are in its metadata. Running a chapter again gives the same bytes: cell ids are counted, and
+nothing in an output may depend on the time or the machine. An error, or anything written to
+stderr, fails the chapter and leaves its twin as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = ROOT / "chapters"
+LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+# what may differ from run to run, and so may not be stored
+UNSTABLE = (
+    (re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|mnt|Users)/[\w./-]+"), "an absolute path"),
+    (re.compile(r"(?<!\w)0x[0-9a-f]{6,}"), "a memory address"),
+    (re.compile(r"\d+%\|.*\|"), "a progress bar"),
+)
+
+
+class ChapterError(RuntimeError):
+    """A chapter that cannot be stored as it ran."""
+
+
+def is_notebook(text: Path) -> bool:
+    """Whether a page holds code: its first lines name a kernel."""
+    head = text.read_text(encoding="utf-8").split("\n---", 1)[0]
+    return head.startswith("---") and "kernelspec" in head
+
+
+def chapters() -> list[Path]:
+    return [path for path in sorted(CHAPTERS.glob("*.md")) if is_notebook(path)]
+
+
+def text_hash(text: Path) -> str:
+    return hashlib.sha256(text.read_bytes()).hexdigest()[:16]
+
+
+def package_hash() -> str:
+    """Of the package's sources, and of the records that the chapters load."""
+    total = hashlib.sha256()
+    sources = sorted((ROOT / "pcsnn").rglob("*.py")) + sorted((CHAPTERS / "results").glob("*.json"))
+    for path in sources:
+        total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def staleness(text: Path, package: str) -> str:
+    """Why a chapter must be executed again; empty where it need not."""
+    twin = text.with_suffix(".ipynb")
+    if not twin.exists():
+        return "never executed"
+    stored = json.loads(twin.read_text(encoding="utf-8"))["metadata"].get("executed", {})
+    if stored.get("text") != text_hash(text):
+        return "the text has changed"
+    return "" if stored.get("package") == package else "the package has changed"
+
+
+def run(text: Path, package: str) -> str:
+    """Execute one chapter and write its twin; returns what went wrong, or nothing."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    try:
+        notebook = _execute(text)
+    except Exception as error:
+        return f"{text.name}: {error}"
+    executed = {"text": text_hash(text), "package": package}
+    notebook["metadata"] = {
+        "executed": executed,
+        "kernelspec": notebook["metadata"]["kernelspec"],
+        "language_info": LANGUAGE,
+    }
+    content = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    twin = text.with_suffix(".ipynb")
+    part = twin.with_suffix(".part")
+    part.write_text(content, encoding="utf-8")
+    part.replace(twin)
+    return ""
+
+
+def _execute(text: Path) -> Any:
+    import jupytext
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    notebook = jupytext.read(text)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(text.parent)}},
+        record_timing=False,
+    )
+    try:
+        client.execute(stderr=subprocess.DEVNULL)  # the kernel's own remarks, not the cells'
+    except CellExecutionError as error:
+        raise ChapterError(str(error).strip()) from None
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        cell["metadata"].pop("execution", None)
+        if cell.cell_type == "code":
+            cell["outputs"] = _merge(cell.outputs)
+            for fault in map(_fault, cell.outputs):
+                if fault:
+                    code = "\n    ".join(cell.source.splitlines())
+                    raise ChapterError(f"cell {number} {fault}, after\n    {code}")
+    return notebook
+
+
+def _merge(outputs: list[Any]) -> list[Any]:
+    """Join the pieces of one stream, whose boundaries differ from run to run."""
+    merged: list[Any] = []
+    for output in outputs:
+        last = merged[-1] if merged else {}
+        if output.output_type == "stream" and last.get("name") == output.name:
+            last["text"] += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _fault(output: Any) -> str:
+    if output.get("name") == "stderr":
+        return f"writes to stderr: {output.text.strip()}"
+    shown = output.get("text", "") + "".join(map(str, output.get("data", {}).values()))
+    for pattern, what in UNSTABLE:
+        found = pattern.search(shown)
+        if found:
+            return f"shows {what}: {found[0]}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("chapters", nargs="*", type=Path, help="chapters to run; else the stale ones")
+    parser.add_argument("--all", action="store_true", help="run every chapter")
+    parser.add_argument("--check", action="store_true", help="only say which twins are stale")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    package = package_hash()
+    stale = {text: staleness(text, package) for text in chapters()}
+    if options.check:
+        found = [f"{text.name}: {why}" for text, why in stale.items() if why]
+        print("\n".join(found) or "every twin is in step with its text and with the package")
+        return bool(found)
+    todo = [path.resolve() for path in options.chapters]
+    todo = todo or [text for text, why in stale.items() if why or options.all]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        faults = []
+        for text, fault in zip(todo, pool.map(run, todo, [package] * len(todo)), strict=True):
+            print(fault or f"{text.name}: executed", flush=True)
+            faults += [fault] if fault else []
+    if not todo:
+        print("nothing to execute: every twin is in step")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
