@@ -13,21 +13,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pcsnn import batchnorm
-from pcsnn.batchnorm import BatchNormGradient, BatchStatistics
+from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
 from pcsnn.rules import Report, accumulate, admit, explain_non_finite
-
-
-@dataclass
-class Normalised:
-    """What batch norm leaves behind in the forward pass, for the way back."""
-
-    x_hat: Tensor
-    statistics: BatchStatistics
 
 
 @dataclass
@@ -52,14 +43,14 @@ class Trace:
 def forward(network: Network, x: Tensor) -> Trace:
     """The forward pass of a batch, with everything kept; it changes nothing.
 
-    In training mode batch norm uses the batch's own statistics; :func:`update_moving`
-    moves its averages afterwards.
+    In training mode batch norm uses the batch's own statistics; the rule moves its
+    averages afterwards.
     """
     trace = Trace([network.input_activation(x)])
     for layer in network.layers:
         z, norm = layer.linear(trace.a[-1]), None
         if layer.norm is not None:
-            z, norm = _normalise(layer.norm, z)
+            z, norm = normalise(layer.norm, z)
         trace.z.append(z)
         trace.norms.append(norm)
         trace.a.append(layer.activation(z))
@@ -94,25 +85,11 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
         reversed(network.layers), reversed(trace.z), reversed(trace.norms), strict=True
     ):
         delta = layer.activation.backward(z, error)
-        through = None if norm is None else _norm_backward(layer.norm, norm, delta)
+        through = None if norm is None else norm.backward(delta)
         found.append(LayerError(delta, delta if through is None else through.x, through))
         if layer is not network.layers[0]:  # nothing below the first layer learns
             error = found[-1].affine @ layer.linear.weight
     return found[::-1]
-
-
-@torch.no_grad()
-def update_moving(network: Network, trace: Trace) -> None:
-    """Move the averages of every batch norm one step towards this batch, eq. 29."""
-    for layer, norm in zip(network.layers, trace.norms, strict=True):
-        if layer.norm is None or norm is None:
-            continue
-        module, (mean, variance) = layer.norm, norm.statistics
-        keep = 1 - module.momentum
-        variance = batchnorm.unbiased(variance, norm.x_hat.shape[0])
-        module.running_mean.copy_(batchnorm.moving_average(module.running_mean, mean, keep))
-        module.running_var.copy_(batchnorm.moving_average(module.running_var, variance, keep))
-        module.num_batches_tracked += 1
 
 
 @dataclass(frozen=True)
@@ -153,8 +130,9 @@ class Backprop:
         found = deltas(network, trace, gradient)
         for layer, error, a in zip(network.layers, found, trace.a, strict=False):
             _fill(layer, error, a)
-        if network.training:
-            update_moving(network, trace)
+        for norm in trace.norms:
+            if norm is not None and norm.module.training:
+                norm.update_moving()
         return Report(losses.mean(), trace.prediction)
 
 
@@ -169,30 +147,9 @@ def all_finite(tensors: list[Tensor]) -> bool:
 
 def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:
     """The gradients of one layer, eqs 23 and 24: ``δ aᵀ`` for weights, ``δ`` for biases."""
-    if error.norm is not None:
+    if layer.norm is not None and error.norm is not None:
         accumulate(layer.norm.weight, error.norm.gamma)
         accumulate(layer.norm.bias, error.norm.beta)
     accumulate(layer.linear.weight, error.affine.T @ a)
     if layer.linear.bias is not None:
         accumulate(layer.linear.bias, error.affine.sum(dim=0))
-
-
-def _normalise(module: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
-    statistics = (
-        batchnorm.batch_statistics(z)
-        if module.training
-        else BatchStatistics(module.running_mean, module.running_var)
-    )
-    x_hat = batchnorm.standardise(z, statistics, module.eps)
-    return module.weight * x_hat + module.bias, Normalised(x_hat, statistics)
-
-
-def _norm_backward(module: nn.BatchNorm1d, norm: Normalised, delta: Tensor) -> BatchNormGradient:
-    return batchnorm.batch_norm_backward(
-        delta,
-        norm.x_hat,
-        module.weight,
-        norm.statistics.variance,
-        module.eps,
-        training=module.training,
-    )

@@ -8,10 +8,11 @@ Shapes: ``x`` and ``δ`` are ``(B, n)``; everything else is ``(n,)``, one number
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
 
@@ -119,3 +120,53 @@ def batch_norm_backward(
     if training:
         through = delta - delta.mean(dim=0) - x_hat * (delta * x_hat).mean(dim=0)
     return BatchNormGradient(slope * through, (delta * x_hat).sum(dim=0), delta.sum(dim=0))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """One forward pass through a :class:`torch.nn.BatchNorm1d`, kept for the way back."""
+
+    module: nn.BatchNorm1d
+    x_hat: Tensor
+    statistics: BatchStatistics
+
+    def backward(self, delta: Tensor) -> BatchNormGradient:
+        """The error on what batch norm was given, and the gradients of γ and β."""
+        return batch_norm_backward(
+            delta,
+            self.x_hat,
+            self.module.weight,
+            self.statistics.variance,
+            self.module.eps,
+            training=self.module.training,
+        )
+
+    def update_moving(self) -> None:
+        """Move the module's averages one step towards this batch, eq. 29."""
+        moving, keep = moving_statistics(self.module), 1 - (self.module.momentum or 0.0)
+        variance = unbiased(self.statistics.variance, self.x_hat.shape[0])
+        moving.mean.copy_(moving_average(moving.mean, self.statistics.mean, keep))
+        moving.variance.copy_(moving_average(moving.variance, variance, keep))
+        if self.module.num_batches_tracked is not None:
+            self.module.num_batches_tracked.add_(1)
+
+
+def moving_statistics(module: nn.BatchNorm1d) -> BatchStatistics:
+    """The moving averages of a module, themselves and not copies.
+
+    Raises:
+        ValueError: for a module that keeps none.
+    """
+    if module.running_mean is None or module.running_var is None:
+        raise ValueError("module must track running statistics")
+    return BatchStatistics(module.running_mean, module.running_var)
+
+
+def normalise(module: nn.BatchNorm1d, z: Tensor) -> tuple[Tensor, Normalised]:
+    """What the module computes for ``z`` in its present mode, with what the way back needs.
+
+    It does not move the module's averages: :meth:`Normalised.update_moving` does.
+    """
+    statistics = batch_statistics(z) if module.training else moving_statistics(module)
+    x_hat = standardise(z, statistics, module.eps)
+    return module.weight * x_hat + module.bias, Normalised(module, x_hat, statistics)

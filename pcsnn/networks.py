@@ -90,7 +90,8 @@ class Network(nn.Module):
                     f"layers do not fit: layer {l} has {below.linear.out_features} units, "
                     f"but layer {l + 1} takes {above.linear.in_features}"
                 )
-        self.layers = nn.ModuleList(layers)
+        # A ModuleList, which type checkers take for a list of any modules.
+        self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
         squash = layers[0].activation.name if squash_input and len(layers) > 1 else "identity"
         self.input_activation = activation(squash)
@@ -183,12 +184,14 @@ def mlp(
     layers = []
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         hidden = l < depth
-        norm = nn.BatchNorm1d(n_out) if batch_norm and hidden else None
+        norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
         sigma = _activation(activation if hidden else output)
-        layers.append(Layer(nn.Linear(n_in, n_out, bias=bias), sigma, norm))
+        # Without PyTorch's own initialisation, which would draw from the global generator.
+        linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
+        layers.append(Layer(linear, sigma, norm))
     network = Network(layers, value_nodes=value_nodes, squash_input=squash_input)
     initialise(network, init, scale=init_scale, seed=seed)
-    return network.to(dtype=dtype, device=device)
+    return network.to(device)
 
 
 _activation = activation  # the name is an argument of mlp

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and legible on light and dark.
@@ -43,7 +44,7 @@ DASHES = {
 # Drawn in this colour, which no figure uses otherwise, and replaced by currentColor.
 _INK = "#010203"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.figsize": (6.4, 3.2),
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
@@ -59,7 +60,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "axes.grid": False,
-    "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW]),
+    "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW]),
     "text.color": _INK,
     "xtick.color": _INK,
     "ytick.color": _INK,

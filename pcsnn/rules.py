@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.data import one_hot
@@ -78,7 +78,7 @@ def explain_non_finite(network: Network, x: Tensor, y: Tensor) -> NoReturn:
     )
 
 
-def accumulate(parameter: nn.Parameter, gradient: Tensor) -> None:
+def accumulate(parameter: Tensor, gradient: Tensor) -> None:
     """Add to ``.grad``, as autograd's ``backward`` does."""
     if not parameter.requires_grad:
         return

@@ -85,3 +85,8 @@ def test_bad_input_is_refused():
         batchnorm.batch_statistics(torch.ones(3))
     with pytest.raises(ValueError, match="alpha must be from 0 to 1"):
         batchnorm.moving_average(torch.zeros(3), torch.ones(3), alpha=1.5)
+
+
+def test_a_module_without_moving_averages_is_refused():
+    with pytest.raises(ValueError, match="module must track running statistics"):
+        batchnorm.moving_statistics(torch.nn.BatchNorm1d(3, track_running_stats=False))

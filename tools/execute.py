@@ -28,10 +28,14 @@ CHAPTERS = ROOT / "chapters"
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
 # what may differ from run to run, and so may not be stored
 UNSTABLE = (
-    (re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|mnt|Users)/[\w./-]+"), "an absolute path"),
+    (
+        re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|opt|mnt|Users)/[\w./-]+"),
+        "an absolute path",
+    ),
     (re.compile(r"(?<!\w)0x[0-9a-f]{6,}"), "a memory address"),
     (re.compile(r"\d+%\|.*\|"), "a progress bar"),
 )
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 class ChapterError(RuntimeError):
@@ -110,16 +114,16 @@ def _execute(text: Path) -> Any:
     try:
         client.execute(stderr=subprocess.DEVNULL)  # the kernel's own remarks, not the cells'
     except CellExecutionError as error:
-        raise ChapterError(str(error).strip()) from None
+        raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell["metadata"].pop("execution", None)
         if cell.cell_type == "code":
             cell["outputs"] = _merge(cell.outputs)
-            for fault in map(_fault, cell.outputs):
-                if fault:
+            for found in map(fault, cell.outputs):
+                if found:
                     code = "\n    ".join(cell.source.splitlines())
-                    raise ChapterError(f"cell {number} {fault}, after\n    {code}")
+                    raise ChapterError(f"cell {number} {found}, after\n    {code}")
     return notebook
 
 
@@ -135,10 +139,12 @@ def _merge(outputs: list[Any]) -> list[Any]:
     return merged
 
 
-def _fault(output: Any) -> str:
+def fault(output: Any) -> str:
+    """Why an output may not be stored, or nothing."""
     if output.get("name") == "stderr":
-        return f"writes to stderr: {output.text.strip()}"
-    shown = output.get("text", "") + "".join(map(str, output.get("data", {}).values()))
+        return f"writes to stderr: {''.join(output['text']).strip()}"
+    data = {kind: text for kind, text in output.get("data", {}).items() if "image" not in kind}
+    shown = "".join(map(_text, [output.get("text", ""), *data.values()]))
     for pattern, what in UNSTABLE:
         found = pattern.search(shown)
         if found:
@@ -146,9 +152,15 @@ def _fault(output: Any) -> str:
     return ""
 
 
+def _text(data: Any) -> str:
+    return "".join(data) if isinstance(data, str | list) else json.dumps(data)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("chapters", nargs="*", type=Path, help="chapters to run; else the stale ones")
+    parser.add_argument(
+        "chapters", nargs="*", type=Path, help="chapters to run; else the stale ones"
+    )
     parser.add_argument("--all", action="store_true", help="run every chapter")
     parser.add_argument("--check", action="store_true", help="only say which twins are stale")
     parser.add_argument("--jobs", type=int, default=2)

@@ -1,7 +1,8 @@
 """Datasets: loaded, verified, normalised, and served in batches (section 2.2).
 
 ``load("digits", "train")`` needs no file and no network; the others look in
-``$PCSNN_DATA`` (torchvision's folder layout), then in the user's cache, then download.
+``$PCSNN_DATA`` (torchvision's folder layout), then in the user's cache (or the folder that
+``$PCSNN_CACHE`` names), then download.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch import Tensor
 from pcsnn import validate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Inputs and labels as two tensors, on one device.
 

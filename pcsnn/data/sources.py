@@ -25,7 +25,7 @@ _CIFAR_CLASSES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Raw:
     """A dataset as it is stored.
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from .entries import Entry
+
+class entry_reference(nodes.Inline, nodes.TextElement):  # noqa: N801 (a docutils node)
+    """A link about an ``entry``, made when every page is known.
+
+    It leads ``to`` the entry's ``row`` in the ledger, or to its ``check``: the cell that printed
+    its verdict, or, where there is none yet, the chapter that is to print it.
+    """
 
 
-def ledger_link(entry: str, text: str = "") -> nodes.Element:
-    """A reference to an entry's row; resolved when the page is written."""
-    node = row_reference("", text or entry, entry=entry)
-    node["classes"] = ["ledger-link"]
-    return node
-
-
-class row_reference(nodes.Inline, nodes.TextElement):  # noqa: N801 (a docutils node)
-    """Points at the row of ``entry``, or, with ``check=True``, at the cell that checks it."""
+def row_link(entry: str) -> nodes.Element:
+    return entry_reference("", entry, entry=entry, to="row")
 
 
 class ThesisSection(SphinxDirective):
@@ -42,12 +39,13 @@ class Erratum(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        title = nodes.title("", "", nodes.Text("Erratum · "))
-        for i, entry in enumerate(self.arguments[0].replace(",", " ").split()):
-            if entry not in self.env.book_entries:
-                self.state.document.reporter.warning(f"{entry} is no entry of the ledger")
-                continue
-            title += [nodes.Text(", ")] * bool(i) + [ledger_link(entry, _named(self.env, entry))]
+        title = nodes.title("", "", nodes.Text("Erratum"))
+        for id in self.arguments[0].replace(",", " ").split():
+            entry = self.env.book_entries.get(id)
+            if entry is None:
+                return [self.state.document.reporter.warning(f"{id} is no entry of the ledger")]
+            title += [nodes.Text(" · "), row_link(id)]
+            title += nodes.inline("", f" {entry.place}", classes=["place"])
         box = nodes.admonition("", title, classes=["erratum"])
         self.state.nested_parse(self.content, self.content_offset, box)
         return [box]
@@ -71,31 +69,31 @@ class EntryRole(SphinxRole):
         if self.text not in self.env.book_entries:
             text = f"{self.text} is no entry of the ledger"
             return [], [self.inliner.reporter.warning(text, line=self.lineno)]
-        return [ledger_link(self.text)], []
-
-
-def _named(env: Any, entry: str) -> str:
-    found: Entry = env.book_entries[entry]
-    return f"{found.source_name}, {found.name}"
+        return [row_link(self.text)], []
 
 
 def resolve(app: Sphinx, document: nodes.document, docname: str) -> None:
-    """Turn row references into links, now that every page is known."""
-    for node in list(document.findall(row_reference)):
-        page, anchor = "ledger", node["entry"]
-        if node.get("check"):
-            page, anchor = app.env.book_checks.get(node["entry"], ""), f"check-{node['entry']}"
-        if not page:
-            node.replace_self(nodes.inline("", node.astext()))
+    """Turn references to entries into links, now that every page is known."""
+    for node in list(document.findall(entry_reference)):
+        entry = app.env.book_entries[node["entry"]]
+        page, anchor = "ledger", entry.id
+        if node["to"] == "check":
+            page = app.env.book_checks.get(entry.id, "")
+            anchor = f"check-{entry.id}" if page else ""
+            page = page or entry.chapter
+        text = node.astext() or page_title(app, page)
+        if page not in app.env.titles:
+            node.replace_self(nodes.inline("", text))
             continue
-        uri = f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
-        link = nodes.reference("", "", internal=True, refuri=uri, classes=node["classes"])
-        link += node.children or [nodes.Text(page_title(app, page))]
+        uri = app.builder.get_relative_uri(docname, page) + (f"#{anchor}" if anchor else "")
+        link = nodes.reference("", "", nodes.Text(text), internal=True, refuri=uri)
         node.replace_self(link)
 
 
 def page_title(app: Sphinx, page: str) -> str:
-    """A chapter's number and title, such as ``2.3 Maximum likelihood``."""
+    """A chapter's number and title, such as ``2.3 Maximum likelihood``, or that of its section."""
+    if page not in app.env.titles:
+        return f"section {page}"
     number = app.env.toc_secnumbers.get(page, {}).get("")
     title = app.env.titles[page].astext()
     return f"{'.'.join(map(str, number))} {title}" if number else title

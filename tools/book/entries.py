@@ -60,6 +60,12 @@ class Entry:
         return _NAMES[match[1]].format(match[2]) if match else self.kind
 
     @property
+    def place(self) -> str:
+        """Where a reader finds it: by its own number, or else by its section."""
+        section = self.section if self.section.startswith("(") else f"section {self.section}"
+        return f"{self.source_name}, {section if self.name == self.kind else self.name}"
+
+    @property
     def short(self) -> str:
         """What stands beside the number of an equation, such as ``thesis (16)``."""
         number = re.fullmatch(r".*-eq(\w+)", self.id)
@@ -80,7 +86,9 @@ def read(folder: Path) -> dict[str, Entry]:
 def join(listed: Iterable[Mapping[str, str]], rows: Mapping[str, Mapping[str, Any]]) -> dict:
     """Join the list of what must be covered with the ledger's rows, in the list's order."""
     listed = list(listed)
-    faults = [f"{id}: no such id in equations.json" for id in rows.keys() - {x["id"] for x in listed}]
+    faults = [
+        f"{id}: no such id in equations.json" for id in rows.keys() - {x["id"] for x in listed}
+    ]
     entries = {}
     for item in listed:
         row = rows.get(item["id"])
@@ -136,10 +144,8 @@ def disagreements(entries: Mapping[str, Entry], findings: Iterable[tuple[str, An
                 faults.append(f"{entry.id}: {field} is {said!r}, but {chapter} prints {printed!r}")
         if entry.chapter != chapter:
             faults.append(f"{entry.id}: chapter is {entry.chapter!r}, but {chapter} checks it")
-    for entry in entries.values():
-        if entry.verdict != UNCHECKED and entry.id not in seen:
-            faults.append(f"{entry.id}: has a verdict, but no chapter prints it")
-    return faults
+    unprinted = [id for id, e in entries.items() if e.verdict != UNCHECKED and id not in seen]
+    return faults + [f"{id}: has a verdict, but no chapter prints it" for id in unprinted]
 
 
 def counts(entries: Mapping[str, Entry]) -> dict[str, int]:

@@ -47,7 +47,8 @@ class Katex:
                 text=True,
                 encoding="utf-8",
             )
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         request = {"tex": tex, "display": display, "output": output}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -12,7 +12,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from .blocks import row_reference
+from .blocks import entry_reference
 from .entries import SOURCES, UNCHECKED, VERDICTS, Entry, counts, read
 from .katex import katex
 from .outputs import badge, slug
@@ -60,7 +60,9 @@ class Summary(_Generated):
     def run(self) -> list[nodes.Node]:
         found = {verdict: n for verdict, n in counts(self.entries).items() if n}
         page = "ledger.html"
-        bar = "".join(f'<span class="{slug(v)}" style="flex-grow:{n}"></span>' for v, n in found.items())
+        bar = "".join(
+            f'<span class="{slug(v)}" style="flex-grow:{n}"></span>' for v, n in found.items()
+        )
         items = "".join(
             f'<li class="{slug(v)}"><a href="{page}?verdict={slug(v)}"><b>{n}</b> {v}</a></li>'
             for v, n in found.items()
@@ -80,7 +82,9 @@ class Ledger(_Generated):
         rows = [node for entry in self.entries.values() for node in self.row(entry)]
         heads = ("Entry", "Statement", "Method", "Verdict", "Where checked")
         head = "".join(f'<th role="columnheader" scope="col">{name}</th>' for name in heads)
-        caption = '<caption class="visually-hidden">Every checkable item of the four texts</caption>'
+        caption = (
+            '<caption class="visually-hidden">Every checkable item of the four texts</caption>'
+        )
         return [
             _html(self.form()),
             _html(
@@ -162,7 +166,9 @@ class Errata(_Generated):
             yield _html("</div>")
         yield _html('<p class="links">Checked in ')
         yield _where(entry)
-        yield _html(f' · <a href="ledger.html#{entry.id}">{entry.id} in the ledger</a></p></article>')
+        yield _html(
+            f' · <a href="ledger.html#{entry.id}">{entry.id} in the ledger</a></p></article>'
+        )
 
 
 def _errs(entry: Entry) -> bool:
@@ -176,16 +182,14 @@ def _chapter(entry: Entry) -> str:
 
 
 def _where(entry: Entry) -> nodes.Node:
-    if entry.verdict == UNCHECKED:
-        return nodes.inline("", f"planned: {entry.chapter}", classes=["planned"])
-    return row_reference("", "", entry=entry.id, check=True)
+    link = entry_reference("", "", entry=entry.id, to="check")
+    return nodes.inline("", "planned for " if entry.verdict == UNCHECKED else "", link)
 
 
 def _select(name: str, label: str, options: dict[str, str]) -> str:
     choices = "".join(f'<option value="{value}">{text}</option>' for value, text in options.items())
-    return (
-        f'<label>{label} <select name="{name}"><option value="">all</option>{choices}</select></label>'
-    )
+    choices = f'<option value="">all</option>{choices}'
+    return f'<label>{label} <select name="{name}">{choices}</select></label>'
 
 
 def load(app: Sphinx) -> None:

@@ -1,4 +1,4 @@
-"""After the build: leave out of the site what no page uses.
+"""After the build: leave out of the site what no page uses, and name what the theme leaves unnamed.
 
 The theme ships styles for every component it knows, icon fonts, translations and source maps.
 What stays is each rule whose classes occur in a page or in a script.
@@ -13,9 +13,35 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-UNUSED = ("*.map", "styles/*.map", "scripts/*.map", "scripts/*.txt", "vendor", "locales", "scripts/fontawesome.js", "sphinx-thebe.*", "*macros.html")
-SCRIPTS = re.compile(r'<script[^>]*(?:thebe|jquery|underscore)[^>]*></script>\s*')
-STYLES = re.compile(r'<link[^>]*sphinx-thebe[^>]*>\s*')
+UNUSED = (
+    "*.map",
+    "styles/*.map",
+    "scripts/*.map",
+    "scripts/*.txt",
+    "vendor",
+    "locales",
+    "scripts/fontawesome.js",
+    "sphinx-thebe.*",
+    "*macros.html",
+)
+# What a screen reader meets on every page: (what the theme writes, what it should have written).
+MENDED = (
+    (r"<link[^>]*sphinx-thebe[^>]*>\s*", ""),
+    # a name of its own hides the text of a button
+    (r'(<button[^>]*search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1"),
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # nameless arrows, and a sidebar outside of every landmark
+    (
+        r'<summary><span class="toctree-toggle"',
+        r'<summary aria-label="Sections"><span class="toctree-toggle"',
+    ),
+    (
+        r'<div id="pst-primary-sidebar"',
+        r'<div role="complementary" aria-label="The book" id="pst-primary-sidebar"',
+    ),
+    # a list whose children are no list items
+    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
+)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
@@ -27,7 +53,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     words = set()
     for page in site.glob("*.html"):
-        text = STYLES.sub("", SCRIPTS.sub("", page.read_text(encoding="utf-8")))
+        text = page.read_text(encoding="utf-8")
+        for written, mended in MENDED:
+            text = re.sub(written, mended, text)
         page.write_text(text, encoding="utf-8")
         words |= {word for value in re.findall(r'class="([^"]*)"', text) for word in value.split()}
         words |= set(re.findall(r'\bid="([^"]*)"', text))
@@ -123,7 +151,11 @@ def _tight(body: str) -> str:
     pieces, position = [], 0
     while position < len(body):
         end = _next(body, position, ";")
-        declaration = " ".join(body[position:end].split()) if '"' not in body[position:end] else body[position:end].strip()
+        declaration = (
+            " ".join(body[position:end].split())
+            if '"' not in body[position:end]
+            else body[position:end].strip()
+        )
         if declaration:
             pieces.append(re.sub(r"^([\w-]+)\s*:\s*", r"\1:", declaration))
         position = end + 1

@@ -9,6 +9,8 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+import pcsnn
+
 from .katex import ROOT
 
 FONTS = ROOT / "node_modules" / "@fontsource" / "source-serif-4" / "files"
@@ -29,6 +31,19 @@ def drop_live_code_settings(app: Sphinx, document: nodes.document, docname: str)
             raw.parent.remove(raw)
 
 
+def resolve_short_name(app: Sphinx, env: Any, node: nodes.Element, text: nodes.Node) -> Any:
+    """``pcsnn.Backprop`` is documented where it is written: as ``pcsnn.backprop.Backprop``."""
+    package, _, name = node["reftarget"].partition(".")
+    found = getattr(pcsnn, name, None) if package == "pcsnn" else None
+    if node.get("refdomain") != "py" or not hasattr(found, "__qualname__"):
+        return None
+    target = f"{found.__module__}.{found.__qualname__}"
+    domain = env.get_domain("py")
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], target, node, text
+    )
+
+
 def copy_fonts(app: Sphinx, error: Exception | None) -> None:
     """The text's fonts, from ``node_modules``; ``book.css`` names them."""
     if error or app.builder.format != "html":
@@ -41,5 +56,6 @@ def copy_fonts(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("html-page-context", drop_live_code, priority=900)
+    app.connect("missing-reference", resolve_short_name)
     app.connect("build-finished", copy_fonts)
     app.connect("doctree-resolved", drop_live_code_settings, priority=900)

@@ -1,0 +1,81 @@
+# The book and its package. Each target sets up what it needs, once.
+#   make book    the site in _build/html          make test    everything CI runs
+.DEFAULT_GOAL := help
+SHELL := bash
+MAKEFLAGS += --no-print-directory
+
+# the first Python that is new enough; looked for only where there is no .venv yet
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+  $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+SITE := _build/html
+DATA := $(wildcard ../shared/data)
+export PCSNN_DATA ?= $(if $(DATA),$(abspath $(DATA)))
+ifeq ($(PCSNN_DATA),)
+unexport PCSNN_DATA
+endif
+# Matplotlib and PyTorch on small networks are faster, and reproducible, on one thread.
+test execute book: export OMP_NUM_THREADS = 1
+
+INPUTS := _config.yml _toc.yml package.json \
+  $(shell find chapters tools pcsnn -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*')
+
+help:  ## this list
+	@echo "usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+
+book: _build/.book  ## build the site into _build/html
+	@$(BIN)/python tools/execute.py --check || echo "Note: these pages show older outputs; 'make execute' renews them."
+	@echo "The book is built: open $(SITE)/index.html"
+
+test: $(BIN)/.installed node_modules/.installed chromium  ## check, execute and verify everything
+	@$(BIN)/python tools/run_tests.py
+
+execute: $(BIN)/.installed  ## run the stale chapters and store their outputs
+	@$(BIN)/python tools/execute.py
+
+check: $(BIN)/.installed  ## lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+experiments: $(BIN)/.installed  ## list the recorded experiments, and how to run them
+	@$(BIN)/python -m pcsnn.experiments list
+
+bench: _build/.book  ## timings, side by side
+	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+serve: _build/.book  ## serve the book on http://localhost:8000
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8000
+
+clean:  ## remove what was built (the environment too: rm -r .venv node_modules)
+	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+_build/.book: $(INPUTS) $(BIN)/.installed node_modules/.installed
+	@rm -rf $(SITE) _build/jupyter_execute
+	@$(BIN)/jupyter-book build chapters --config _config.yml --toc $(CURDIR)/_toc.yml \
+	  --path-output . --all -W -n --keep-going --quiet
+	@touch $@
+
+$(BIN)/.installed: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || { p="$(PYTHON)"; $${p:-false} -c '$(NEW_ENOUGH)' 2>/dev/null && $$p -m venv .venv; } || \
+	  { echo "make: Python 3.11 or newer is needed, with its venv module; try make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --no-deps --no-build-isolation
+	@touch $@
+
+node_modules/.installed: package.json
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+	  { echo "make: node and npm are needed to render the book's mathematics; install them (Debian: apt-get install nodejs npm)"; exit 1; }
+	@npm install --silent --no-package-lock --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+chromium:
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else echo "make: no Chromium found, so the tests in a real browser will be skipped"; fi
+
+.PHONY: help book test execute check experiments bench serve clean chromium

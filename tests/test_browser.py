@@ -1,0 +1,245 @@
+"""The book in a real browser: what a reader meets, with and without a server."""
+
+from __future__ import annotations
+
+import http.server
+import shutil
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from . import book_notebooks as stored
+from .conftest import ROOT, SITE, missing
+
+pytestmark = pytest.mark.browser
+
+PAGES = [Path(name).stem for name in stored.listed()]
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+MEGABYTE = 1_000_000
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def server(site):
+    """The book's address on this machine."""
+    handler = partial(_Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(site):
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing("no Chromium on this machine: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        running = playwright.chromium.launch(executable_path=found, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page; it keeps the addresses it asked for, and what went wrong."""
+    opened = []
+
+    def _visit(address, width=1300, theme="light", **options):
+        size = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=theme, **options)
+        opened.append(context)
+        page = context.new_page()
+        page.requests, page.faults = [], []
+        page.on("request", lambda request: page.requests.append(request))
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("requestfailed", lambda request: page.faults.append(request.url))
+        page.goto(address, wait_until="load")
+        page.evaluate("document.fonts.ready")
+        return page
+
+    yield _visit
+    for context in opened:
+        context.close()
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_page_asks_no_other_host_and_stays_light(visit, server, name):
+    page = visit(f"{server}/{name}.html")
+    page.wait_for_load_state("networkidle")
+    assert page.faults == []
+    addresses = {request.url for request in page.requests}
+    assert {x for x in addresses if not x.startswith((server, "data:"))} == set()
+    sizes = [r.sizes()["responseBodySize"] for r in page.requests if r.url.startswith(server)]
+    assert sum(sizes) < MEGABYTE, f"{name}: {sum(sizes) / 1000:.0f} kB"
+
+    alone = visit((SITE / f"{name}.html").as_uri())
+    assert alone.faults == []
+    assert {r.url for r in alone.requests if not r.url.startswith(("file:", "data:"))} == set()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_mathematics_is_there_without_a_script(visit, name):
+    source = (SITE / f"{name}.html").read_text(encoding="utf-8")
+    page = visit((SITE / f"{name}.html").as_uri(), java_script_enabled=False)
+    formulas = page.locator("article :is(.katex, math)")
+    assert formulas.count() == source.count('class="katex"') + source.count("<math ")
+    assert "\\(" not in page.locator("article").inner_text()
+    assert page.locator(".katex-error").count() == 0
+    if name[:2] == "02" and name != "02-classical":
+        assert formulas.count() > 0
+        font = "getComputedStyle(document.querySelector('.katex')).fontFamily"
+        page = visit((SITE / f"{name}.html").as_uri())
+        assert "KaTeX_Main" in page.evaluate(font)
+        assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_phone_scrolls_down_only(visit, name):
+    page = visit((SITE / f"{name}.html").as_uri(), width=375)
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter(e => {
+            const r = e.getBoundingClientRect();
+            for (let p = e; p; p = p.parentElement)
+              if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(p).overflowX)
+                  && p !== document.body && p !== document.documentElement) return false;
+            return r.width > 0 && r.right > innerWidth + 1 && getComputedStyle(e).position !== "fixed";
+        }).slice(0, 3).map(e => e.outerHTML.slice(0, 120))"""
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375, wide
+
+
+@pytest.mark.parametrize("name", [Path(n).stem for n in stored.listed() if n.endswith(".ipynb")])
+def test_code_does_not_scroll_on_a_desk(visit, name):
+    page = visit((SITE / f"{name}.html").as_uri(), width=1440)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll(".cell_input pre")]
+            .filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText.slice(0, 200))"""
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", [*PAGES, "search"])
+def test_accessible(visit, name, theme):
+    page = visit((SITE / f"{name}.html").as_uri(), theme=theme)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    page.add_script_tag(path=ROOT / "node_modules" / "axe-core" / "axe.min.js")
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    serious = [
+        f"{fault['id']}: {node['html'][:150]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+    assert serious == []
+
+
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_search_finds_softmax(visit, server, where):
+    start = (SITE / "index.html").as_uri() if where == "file" else f"{server}/index.html"
+    page = visit(start)
+    page.keyboard.press("Control+k")
+    page.locator("#pst-search-dialog input").fill("softmax")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
+    assert any("02-3-maximum-likelihood" in address for address in found)
+
+
+def test_theme_can_be_chosen_and_is_kept(visit, server):
+    page = visit(f"{server}/index.html", theme="light")
+
+    def paper():
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = paper()
+    for _ in range(3):
+        page.locator(".theme-switch-button:visible").click()
+        if page.evaluate("document.documentElement.dataset.theme") == "dark":
+            break
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    dark = paper()
+    assert dark != light
+    page.goto(f"{server}/ledger.html")
+    assert paper() == dark
+
+
+def test_figures_follow_the_theme(visit):
+    ink = "getComputedStyle(document.querySelector('.cell_output svg[role=img]')).color"
+    for name in PAGES:
+        if 'role="img" aria-label' in (SITE / f"{name}.html").read_text(encoding="utf-8"):
+            address = (SITE / f"{name}.html").as_uri()
+            light, dark = (visit(address, theme=theme).evaluate(ink) for theme in ("light", "dark"))
+            assert light != dark
+            return
+    pytest.fail("no page has a figure")
+
+
+def test_ledger_can_be_filtered(visit, server):
+    page = visit(f"{server}/ledger.html")
+    rows = page.locator("table.ledger tbody tr:visible")
+    everything = rows.count()
+    form, status = (
+        page.locator("form.ledger-filter"),
+        page.locator("form.ledger-filter [role=status]"),
+    )
+    form.locator("[name=source]").select_option("S")
+    assert 0 < rows.count() < everything
+    ids = rows.evaluate_all("all => all.map(row => row.id)")
+    assert all(id.startswith("S-") for id in ids)
+    assert status.inner_text() == f"{len(ids)} of {everything} entries"
+    form.locator("[name=text]").fill("S-eq1")
+    assert rows.first.get_attribute("id") == "S-eq1"
+    form.get_by_role("button", name="Show all").click()
+    assert rows.count() == everything
+    form.locator("[name=text]").fill("nothing says this")
+    assert rows.count() == 0
+
+    asked = visit(f"{server}/ledger.html?verdict=unchecked")
+    verdicts = asked.locator("table.ledger tbody tr:visible .badge-verdict").all_inner_texts()
+    assert set(verdicts) <= {"not yet checked"}
+
+
+def test_ledger_shows_every_row_without_a_script(visit):
+    page = visit((SITE / "ledger.html").as_uri(), java_script_enabled=False)
+    source = (SITE / "ledger.html").read_text(encoding="utf-8")
+    assert page.locator("table.ledger tbody tr:visible").count() == source.count("data-verdict=")
+    assert not page.locator("form.ledger-filter").is_visible()
+
+
+def test_ledger_row_leads_to_the_cell_that_checks_it(visit):
+    page = visit((SITE / "ledger.html").as_uri())
+    link = page.locator("table.ledger a[href*='#check-']").first
+    if link.count() == 0:
+        pytest.skip("nothing is checked yet")
+    link.click()
+    anchor = page.url.split("#")[1]
+    verdict = page.locator(f"[id='{anchor}']")
+    assert verdict.is_visible()
+    assert anchor.removeprefix("check-") in verdict.inner_text()
+
+
+def test_notebooks_can_be_downloaded_and_launched(visit):
+    repository = CONFIG["repository"]["url"].removeprefix("https://github.com/")
+    for name in [Path(n).stem for n in stored.listed() if n.endswith(".ipynb")]:
+        page = visit((SITE / f"{name}.html").as_uri())
+        links = page.locator("a[href]").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+        assert f"_sources/{name}.ipynb" in links
+        assert (SITE / "_sources" / f"{name}.ipynb").is_file()
+        for host in ("colab.research.google.com", "mybinder.org"):
+            link = next(link for link in links if host in link)
+            assert repository in link
+            assert f"chapters/{name}.ipynb" in link
