@@ -86,10 +86,10 @@ def faults(cell: Cell) -> list[str]:
             found.append(f"{cell}: stderr is stored")
         found += [f"{cell}: {fault}" for fault in figure_faults(output)]
         found += [f"{cell}: {fault}" for fault in [execute.fault(output)] if fault]
-    if re.search(r"\bverify\(", cell.source) and "quiet=True" not in cell.source:
-        if not any(parse(line) for line in cell.printed.splitlines()):
-            found.append(f"{cell}: a check is stored without its verdict")
-    long = [line for line in cell.source.splitlines() if len(line) > 76]
+    checks = re.search(r"\bverify\(", cell.source) and "quiet=True" not in cell.source
+    if checks and not any(parse(line) for line in cell.printed.splitlines()):
+        found.append(f"{cell}: a check is stored without its verdict")
+    long = [line for line in cell.source.splitlines() if len(line) > 79]
     return found + [f"{cell}: a line of {len(line)} characters: {line}" for line in long]
 
 

@@ -29,7 +29,7 @@ STEPS = {
         "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg",
     ],
     "build": ["make", "book"],
-    "book": [*PYTEST, *OF_THE_BOOK],
+    "book": [*PYTEST, *OF_THE_BOOK, "-n", "2"],
 }  # fmt: skip
 
 

@@ -2,15 +2,18 @@
 (() => {
   "use strict";
 
+  const SCROLLS =
+    ".formula, .statement, .printed, .correction, .pst-scrollable-table-container, div.figure, pre";
+
   // What scrolls sideways can be reached with the keyboard; what does not is no stop on the way.
   const reach = () => {
-    for (const box of document.querySelectorAll(".formula, .katex-scroll, .pst-scrollable-table-container, div.highlight pre, .output pre")) {
+    for (const box of document.querySelectorAll(SCROLLS)) {
       if (box.scrollWidth > box.clientWidth) {
         box.tabIndex = 0;
         box.setAttribute("role", "group");
-        box.setAttribute("aria-label", box.matches("pre") ? "Code" : "Formula or table");
+        box.setAttribute("aria-label", box.matches("pre") ? "Code" : "Wide content");
       } else {
-        box.removeAttribute("tabindex");
+        for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       }
     }
   };

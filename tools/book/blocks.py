@@ -93,7 +93,7 @@ def resolve(app: Sphinx, document: nodes.document, docname: str) -> None:
 def page_title(app: Sphinx, page: str) -> str:
     """A chapter's number and title, such as ``2.3 Maximum likelihood``, or that of its section."""
     if page not in app.env.titles:
-        return f"section {page}"
+        return f"section {page}" if page[:1].isdigit() else f"{page.capitalize()} et al."
     number = app.env.toc_secnumbers.get(page, {}).get("")
     title = app.env.titles[page].astext()
     return f"{'.'.join(map(str, number))} {title}" if number else title

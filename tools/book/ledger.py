@@ -99,7 +99,8 @@ class Ledger(_Generated):
         """The filters; a script shows them, so that nothing is dead without it."""
         entries = self.entries.values()
         verdicts = {slug(v): f"{v} ({n})" for v, n in counts(self.entries).items()}
-        chapters = {part: f"Chapter {part}" for part in sorted({_chapter(e) for e in entries})}
+        parts = sorted({_chapter(entry) for entry in entries})
+        chapters = {part: chapter_name(part) for part in parts}
         return (
             '<form class="ledger-filter" role="search" aria-label="Filter the ledger" hidden>'
             '<label class="wide">Search <input type="search" name="text" autocomplete="off" '
@@ -117,7 +118,7 @@ class Ledger(_Generated):
             f'data-verdict="{slug(entry.verdict)}" data-chapter="{_chapter(entry)}">'
             f'<th role="rowheader" scope="row"><a class="id" href="#{entry.id}">{entry.id}</a>'
             f'<span class="place">{entry.source_name}, {entry.section}</span></th>'
-            '<td role="cell" class="statement">'
+            '<td role="cell"><div class="statement">'
         )
         yield from self.markdown(entry.statement, entry)
         yield from self.printed(entry)
@@ -126,7 +127,7 @@ class Ledger(_Generated):
             yield from self.markdown(entry.correction, entry)
             yield _html("</div>")
         yield _html(
-            f'</td><td role="cell" data-label="Method">{entry.method or "—"}</td>'
+            f'</div></td><td role="cell" data-label="Method">{entry.method or "—"}</td>'
             f'<td role="cell" data-label="Verdict">{badge(entry.verdict)}</td>'
             '<td role="cell" data-label="Where checked">'
         )
@@ -179,6 +180,10 @@ def _chapter(entry: Entry) -> str:
     """The chapter's number: ``2`` for ``02-3-maximum-likelihood`` and for ``2.3``."""
     match = re.match(r"0*(\d+)", entry.chapter)
     return match[1] if match else entry.chapter
+
+
+def chapter_name(part: str) -> str:
+    return f"Chapter {part}" if part.isdigit() else f"{part.capitalize()} et al."
 
 
 def _where(entry: Entry) -> nodes.Node:
