@@ -54,12 +54,13 @@ clean:  ## remove what was built (the environment too: rm -r .venv node_modules)
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 _build/.book: $(INPUTS) $(BIN)/.installed node_modules/.installed
+	@echo "Building the book …"
 	@rm -rf $(SITE) _build/jupyter_execute
 	@$(BIN)/jupyter-book build chapters --config _config.yml --toc $(CURDIR)/_toc.yml \
-	  --path-output . --all -W -n --keep-going --quiet
+	  --path-output . --all -W -n --keep-going --quiet > /dev/null
 	@touch $@
 
-$(BIN)/.installed: requirements.txt pyproject.toml
+$(BIN)/.installed: requirements.txt constraints.txt pyproject.toml
 	@test -x $(BIN)/python || { p="$(PYTHON)"; $${p:-false} -c '$(NEW_ENOUGH)' 2>/dev/null && $$p -m venv .venv; } || \
 	  { echo "make: Python 3.11 or newer is needed, with its venv module; try make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -92,14 +92,11 @@ class Network(nn.Module):
                 )
         # A ModuleList, which type checkers take for a list of any modules.
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
+        #: Units in each layer, input first.
+        self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
         squash = layers[0].activation.name if squash_input and len(layers) > 1 else "identity"
         self.input_activation = activation(squash)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Units in each layer, input first."""
-        return [self.layers[0].linear.in_features, *(m.linear.out_features for m in self.layers)]
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""

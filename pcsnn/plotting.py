@@ -25,6 +25,17 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#C9B400",
 )  # fmt: skip
 
+# In a page the palette is a set of variables, so that a theme can lighten or darken it.
+_PALETTE = {
+    "blue": BLUE,
+    "orange": ORANGE,
+    "green": GREEN,
+    "red": RED,
+    "purple": PURPLE,
+    "sky": SKY,
+    "yellow": YELLOW,
+}
+
 COLOURS = {
     "backprop": BLUE,
     "inference learning": ORANGE,
@@ -107,6 +118,8 @@ def to_svg(figure: Figure, alt: str) -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    for name, colour in _PALETTE.items():
+        svg = svg.replace(colour.lower(), f"var(--figure-{name}, {colour})")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'id="([^"]*)"', rf'id="f{salt}-\1"', svg)
     svg = re.sub(r"url\(#([^)]*)\)", rf"url(#f{salt}-\1)", svg)

@@ -222,10 +222,27 @@ def test_ledger_row_leads_to_the_cell_that_checks_it(visit):
     if link.count() == 0:
         pytest.skip("nothing is checked yet")
     link.click()
+    page.wait_for_url("**#check-*")
     anchor = page.url.split("#")[1]
     verdict = page.locator(f"[id='{anchor}']")
-    assert verdict.is_visible()
+    verdict.wait_for()
     assert anchor.removeprefix("check-") in verdict.inner_text()
+
+
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_pointing_at_a_reference_shows_what_it_leads_to(visit, server, where):
+    name = "02-3-maximum-likelihood.html"
+    page = visit((SITE / name).as_uri() if where == "file" else f"{server}/{name}")
+    page.locator("a.internal[href*='#equation-']").first.hover()
+    page.wait_for_selector(".preview .katex")
+    page.keyboard.press("Escape")
+    assert not page.locator(".preview").is_visible()
+    verdict = page.locator("p.verdict a").first
+    verdict.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)  # until the page has come to rest
+    verdict.hover()
+    page.wait_for_selector(".preview .badge-verdict")
+    assert page.faults == []
 
 
 def test_notebooks_can_be_downloaded_and_launched(visit):

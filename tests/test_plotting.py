@@ -28,6 +28,7 @@ def test_a_figure_follows_the_theme_and_has_words():
     assert "rises&quot; from 0 to 1" in svg
     assert "time (s)</text>" in svg
     assert "<metadata>" not in svg
+    assert f"stroke: var(--figure-blue, {plotting.BLUE})" in svg
     targets = set(re.findall(r'(?:xlink:href="|url\()#([^")]*)', svg))
     assert targets <= set(re.findall(r'id="([^"]*)"', svg))
 

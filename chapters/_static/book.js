@@ -1,4 +1,5 @@
-// The book's own script: the ledger's filter, and reach for the keyboard. Nothing depends on it.
+// The book's own script: the ledger's filter, previews of links, and reach for the keyboard.
+// Nothing depends on it.
 (() => {
   "use strict";
 
@@ -53,10 +54,57 @@
     apply();
   };
 
+  // What a link leads to, while the pointer rests on it; each page's places are in one file.
+  const preview = () => {
+    const known = (window.bookPreviews = {});
+    const asked = {};
+    const pageOf = (url) => url.pathname.split("/").pop().replace(/\.html$/, "") || "index";
+    const box = document.createElement("div");
+    box.className = "preview bd-article";
+    box.setAttribute("aria-hidden", "true"); // the link itself is there for a screen reader
+    box.hidden = true;
+    document.body.append(box);
+    let timer;
+
+    const ask = (page) =>
+      (asked[page] ??= new Promise((done) => {
+        const script = document.createElement("script");
+        script.src = `_static/previews/${page}.js`;
+        script.onload = script.onerror = done;
+        document.head.append(script);
+      }));
+
+    const show = async (link) => {
+      const url = new URL(link.href);
+      await ask(pageOf(url));
+      const text = known[pageOf(url)]?.[decodeURIComponent(url.hash.slice(1))];
+      if (!text || !link.matches(":hover")) return;
+      box.innerHTML = text;
+      box.hidden = false;
+      const at = link.getBoundingClientRect();
+      const below = at.bottom + box.offsetHeight + 16 < innerHeight;
+      box.style.top = `${below ? at.bottom + 8 : Math.max(8, at.top - box.offsetHeight - 8)}px`;
+      box.style.left = `${Math.max(8, Math.min(at.left, innerWidth - box.offsetWidth - 16))}px`;
+    };
+
+    const hide = () => {
+      clearTimeout(timer);
+      box.hidden = true;
+    };
+    for (const link of document.querySelectorAll(".bd-article a[href*='#']:not(.headerlink, .id)")) {
+      if (new URL(link.href).host !== location.host) continue;
+      link.addEventListener("mouseenter", () => (timer = setTimeout(show, 250, link)));
+      link.addEventListener("mouseleave", hide);
+    }
+    addEventListener("scroll", () => (box.hidden = true), { passive: true });
+    addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  };
+
   addEventListener("DOMContentLoaded", () => {
     const form = document.querySelector("form.ledger-filter");
     if (form) filterLedger(form);
     reach();
+    if (matchMedia("(hover: hover)").matches) preview();
   });
   addEventListener("load", reach);
   addEventListener("resize", reach);

@@ -43,7 +43,11 @@ class Erratum(SphinxDirective):
         for id in self.arguments[0].replace(",", " ").split():
             entry = self.env.book_entries.get(id)
             if entry is None:
-                return [self.state.document.reporter.warning(f"{id} is no entry of the ledger")]
+                return [
+                    self.state.document.reporter.warning(
+                        f"{id} is no entry of the ledger", line=self.lineno
+                    )
+                ]
             title += [nodes.Text(" · "), row_link(id)]
             title += nodes.inline("", f" {entry.place}", classes=["place"])
         box = nodes.admonition("", title, classes=["erratum"])

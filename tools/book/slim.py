@@ -39,6 +39,8 @@ MENDED = (
         r'<div id="pst-primary-sidebar"',
         r'<div role="complementary" aria-label="The book" id="pst-primary-sidebar"',
     ),
+    # one id for the inside of every exercise
+    (r'<section id="(?:exercise|solution|proof)-content">', "<section>"),
     # a list whose children are no list items
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
 )
