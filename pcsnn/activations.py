@@ -24,9 +24,6 @@ class Activation(nn.Module):
         name: what the field calls it; :data:`ACTIVATIONS` lists the names.
         function: ``σ(z)``, of any shape.
         derivative: ``σ'(z)``, of the same shape.
-        gain: the factor ``g`` for which weights of variance ``g² / n_in`` keep the second
-            moment of the activations through the layers: ``1/√E[σ(z)²]`` for a standard
-            normal ``z`` where σ is positively homogeneous, the customary value elsewhere.
     """
 
     def __init__(
@@ -34,13 +31,11 @@ class Activation(nn.Module):
         name: str,
         function: Callable[[Tensor], Tensor],
         derivative: Callable[[Tensor], Tensor],
-        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.name = name
         self.function = function
         self.derivative = derivative
-        self.gain = gain
 
     def forward(self, z: Tensor) -> Tensor:
         """``σ(z)``."""
@@ -119,15 +114,14 @@ _SLOPE = 0.01  # of the leaky ReLU below zero
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {
     "identity": lambda: Activation("identity", lambda z: z, torch.ones_like),
     # At zero the ReLU has no derivative; 0 is taken, as autograd does.
-    "relu": lambda: Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype), math.sqrt(2)),
+    "relu": lambda: Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype)),
     "leaky-relu": lambda: Activation(
         "leaky-relu",
         lambda z: F.leaky_relu(z, _SLOPE),
         _leaky_relu_derivative,
-        math.sqrt(2 / (1 + _SLOPE**2)),
     ),
     "sigmoid": lambda: Activation("sigmoid", torch.sigmoid, _sigmoid_derivative),
-    "tanh": lambda: Activation("tanh", torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, 5 / 3),
+    "tanh": lambda: Activation("tanh", torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
     "softplus": lambda: Activation("softplus", _softplus, torch.sigmoid),
     "silu": lambda: Activation("silu", F.silu, _silu_derivative),
     "gelu": lambda: Activation("gelu", F.gelu, _gelu_derivative),

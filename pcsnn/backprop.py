@@ -18,7 +18,7 @@ from torch import Tensor
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
-from pcsnn.rules import Report, accumulate, admit, explain_non_finite
+from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
 
 
 @dataclass
@@ -37,6 +37,12 @@ class Trace:
     def prediction(self) -> Tensor:
         """``ŷ = a^(L)``."""
         return self.a[-1]
+
+    def update_moving(self) -> None:
+        """Move the averages of the batch norms that are training towards this batch."""
+        for norm in self.norms:
+            if norm is not None and norm.module.training:
+                norm.update_moving()
 
 
 @torch.no_grad()
@@ -118,8 +124,8 @@ class Backprop:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or weights are not finite.
         """
+        loss = admit_loss(network, self.loss)
         y = admit(network, x, y)
-        loss = as_loss(self.loss)
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
@@ -130,19 +136,18 @@ class Backprop:
         found = deltas(network, trace, gradient)
         for layer, error, a in zip(network.layers, found, trace.a, strict=False):
             _fill(layer, error, a)
-        for norm in trace.norms:
-            if norm is not None and norm.module.training:
-                norm.update_moving()
+        trace.update_moving()
         return Report(losses.mean(), trace.prediction)
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether all entries of all tensors are finite, asked of the device once.
 
-    The sum of finite numbers is finite unless it overflows, and activity near overflow is
-    refused as well.
+    The sum of finite numbers is finite unless it overflows; only then is each entry looked at.
     """
-    return bool(torch.isfinite(torch.stack([t.sum() for t in tensors]).sum()))
+    if bool(torch.isfinite(torch.stack([t.sum() for t in tensors]).sum())):
+        return True
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.data import Dataset, batches, one_hot
 from pcsnn.likelihood import Loss, as_loss
-from pcsnn.rules import DivergenceError
+from pcsnn.networks import Network
+from pcsnn.rules import DivergenceError, admit_loss
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,7 +50,9 @@ def evaluate(
         DivergenceError: when a prediction is NaN or infinite.
     """
     check_fit("data", network, data)
-    of_loss = None if loss is None else as_loss(loss)
+    of_loss = None
+    if loss is not None:
+        of_loss = admit_loss(network, loss) if isinstance(network, Network) else as_loss(loss)
     totals: dict[str, Tensor] = {}
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

@@ -137,12 +137,14 @@ class Loss:
 
     ``value`` gives ``(B,)``, one number a sample; ``gradient`` gives ``(B, n)``, the
     derivative of each sample's loss with respect to that sample's prediction. Rules take
-    the mean over the batch.
+    the mean over the batch. ``takes`` says what a prediction has to be: ``"anything"``,
+    ``"logits"`` or ``"probabilities"``.
     """
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
+    takes: str = "anything"
 
 
 LOSSES = {
@@ -150,8 +152,8 @@ LOSSES = {
     for loss in (
         Loss("squared_error", squared_error, squared_error_gradient),
         Loss("gaussian_nll", gaussian_nll, gaussian_nll_gradient),
-        Loss("cross_entropy", cross_entropy, cross_entropy_gradient),
-        Loss("categorical_nll", categorical_nll, categorical_nll_gradient),
+        Loss("cross_entropy", cross_entropy, cross_entropy_gradient, takes="logits"),
+        Loss("categorical_nll", categorical_nll, categorical_nll_gradient, takes="probabilities"),
     )
 }
 

@@ -94,13 +94,15 @@ class Network(nn.Module):
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
         #: Units in each layer, input first.
         self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
+        if squash_input and len(layers) == 1:
+            raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
-        squash = layers[0].activation.name if squash_input and len(layers) > 1 else "identity"
+        squash = layers[0].activation.name if squash_input else "identity"
         self.input_activation = activation(squash)
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
-        a = self.input_activation(x)
+        a = self.input_activation(validate.matrix("x", x, self.sizes[0]))
         for layer in self.layers:
             a = layer(a)
         return a
@@ -160,7 +162,8 @@ def mlp(
         activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS`.
         output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
         value_nodes: where a predictive coding network has its value nodes.
-        squash_input: whether the input passes through the activation first (Song, eq. 1).
+        squash_input: whether the input passes through the activation first (Song, eq. 1);
+            only where there is a hidden layer.
         batch_norm: whether hidden layers normalise between linear map and activation (2.6).
         bias: whether the linear maps have biases, which start at zero.
         init: how weights are drawn, one of :data:`INITIALISATIONS`.
@@ -175,6 +178,7 @@ def mlp(
             are not known.
     """
     sizes = validate.layer_sizes("sizes", sizes)
+    sigma, read_out = _activation(activation), _activation(output)
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point type, not {dtype}")
     depth = len(sizes) - 1
@@ -182,10 +186,9 @@ def mlp(
     for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
         hidden = l < depth
         norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
-        sigma = _activation(activation if hidden else output)
         # Without PyTorch's own initialisation, which would draw from the global generator.
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
-        layers.append(Layer(linear, sigma, norm))
+        layers.append(Layer(linear, sigma if hidden else read_out, norm))
     network = Network(layers, value_nodes=value_nodes, squash_input=squash_input)
     initialise(network, init, scale=init_scale, seed=seed)
     return network.to(device)
@@ -208,7 +211,7 @@ INITIALISATIONS = (*_STANDARD_DEVIATION, *_UNIFORM, "orthogonal", "zeros")
 def initialise(
     network: Network, init: str = "he", *, scale: float = 1.0, seed: int | torch.Generator = 0
 ) -> None:
-    """Draw all weights of a network anew and set its biases to zero (thesis 2.4.1).
+    """Draw all weights anew, and set biases and batch norms as they start (thesis 2.4.1).
 
     ``"he"`` draws from N(0, 2/n) where ``n`` is the number of a layer's *inputs*: the
     reading under which the second moment of the pre-activations stays the same from one
@@ -230,6 +233,8 @@ def initialise(
         weight.copy_(scale * _draw(init, weight.shape[1], weight.shape[0], generator))
         if layer.linear.bias is not None:
             layer.linear.bias.zero_()
+        if layer.norm is not None:
+            layer.norm.reset_parameters()
 
 
 def _draw(init: str, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:

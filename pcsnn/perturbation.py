@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.backprop import forward
+from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network, as_generator
-from pcsnn.rules import Report, accumulate, admit, explain_non_finite
+from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
 
 SCHEMES = ("central", "forward")
 
@@ -27,44 +27,50 @@ SCHEMES = ("central", "forward")
 class WeightPerturbation:
     """The gradient by finite differences, one parameter at a time.
 
-    A network with ``P`` parameters is run ``2P`` times (``central``: error of order
+    A network with ``P`` parameters is run ``2P + 1`` times (``central``: error of order
     ``step²``) or ``P + 1`` times (``forward``: of order ``step``) for what
     :class:`~pcsnn.backprop.Backprop` gets from one pass forwards and one back.
 
     Args:
         loss: as for back-propagation.
-        step: how far each parameter is moved; 1e-5 suits float64 and the central scheme.
+        step: how far each parameter is moved. Left out, it balances rounding against the
+            scheme's own error: the cube root of the dtype's precision for ``central``, the
+            square root for ``forward``.
         scheme: one of :data:`SCHEMES`.
     """
 
     loss: str | Loss = "squared_error"
-    step: float = 1e-5
+    step: float | None = None
     scheme: str = "central"
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
-        validate.positive("step", self.step)
+        if self.step is not None:
+            validate.positive("step", self.step)
         validate.one_of("scheme", self.scheme, SCHEMES)
 
     def evaluations(self, network: Network) -> int:
         """How often one call runs the network."""
         parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
-        return 2 * parameters if self.scheme == "central" else parameters + 1
+        return (2 * parameters if self.scheme == "central" else parameters) + 1
 
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
         """Fill ``.grad`` with difference quotients; weights end as they began, to the bit."""
+        loss = admit_loss(network, self.loss)
         y = admit(network, x, y)
-        here = mean_loss(network, x, y, self.loss)
-        if not bool(torch.isfinite(here)):
+        trace = forward(network, x)
+        if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
+        here = loss.value(trace.prediction, y).mean()
         for parameter in network.parameters():
             if parameter.requires_grad:
                 gradient = torch.empty_like(parameter)
                 for index in range(parameter.numel()):
                     gradient.view(-1)[index] = self._slope(network, parameter, index, x, y, here)
                 accumulate(parameter, gradient)
-        return Report(here, forward(network, x).prediction)
+        trace.update_moving()
+        return Report(here, trace.prediction)
 
     def _slope(
         self,
@@ -75,17 +81,22 @@ class WeightPerturbation:
         y: Tensor,
         here: Tensor,
     ) -> Tensor:
-        weight = parameter.view(-1)[index]
+        weight, step = parameter.view(-1)[index], self._step(parameter.dtype)
         kept = weight.clone()
-        weight.copy_(kept + self.step)
+        weight.copy_(kept + step)
         above = mean_loss(network, x, y, self.loss)
         if self.scheme == "central":
-            weight.copy_(kept - self.step)
-            slope = (above - mean_loss(network, x, y, self.loss)) / (2 * self.step)
+            weight.copy_(kept - step)
+            slope = (above - mean_loss(network, x, y, self.loss)) / (2 * step)
         else:
-            slope = (above - here) / self.step
+            slope = (above - here) / step
         weight.copy_(kept)
         return slope
+
+    def _step(self, dtype: torch.dtype) -> float:
+        if self.step is not None:
+            return self.step
+        return torch.finfo(dtype).eps ** (1 / 3 if self.scheme == "central" else 1 / 2)
 
 
 @torch.no_grad()
@@ -111,6 +122,7 @@ def trial_and_error(
         step: the standard deviation of a change.
         seed: of the choice of weight and change.
     """
+    loss = admit_loss(network, loss)
     y = admit(network, x, y)
     step, generator = validate.positive("step", step), as_generator(seed)
     parameters = [p.view(-1) for p in network.parameters() if p.requires_grad]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.data import one_hot
+from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 
 
@@ -60,6 +61,27 @@ def admit(network: Network, x: Tensor, y: Tensor) -> Tensor:
     if network.training and x.shape[0] < 2 and any(m.norm is not None for m in network.layers):
         raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
     return y
+
+
+def admit_loss(network: Network, loss: str | Loss) -> Loss:
+    """Refuse a loss that expects another output than the network has; return the loss.
+
+    Raises:
+        ValueError: for logits that have already passed an activation, and for probabilities
+            that do not come from a softmax.
+    """
+    loss, output = as_loss(loss), network.layers[-1].activation.name
+    if loss.takes == "logits" and output != "identity":
+        raise ValueError(
+            f"loss {loss.name!r} takes logits, but the network ends in {output}: build it with "
+            "output='identity'"
+        )
+    if loss.takes == "probabilities" and output != "softmax":
+        raise ValueError(
+            f"loss {loss.name!r} takes probabilities, but the network ends in {output}: build "
+            "it with output='softmax'"
+        )
+    return loss
 
 
 def explain_non_finite(network: Network, x: Tensor, y: Tensor) -> NoReturn:

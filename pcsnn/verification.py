@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
+from sympy.matrices.exceptions import NonSquareMatrixError
 
 METHODS = ("symbolic", "exact", "float64", "property", "experiment", "data")
 
@@ -71,6 +72,9 @@ class Finding:
         return f"{line} {self.note}" if self.note else line
 
 
+# What PyTorch, NumPy and SymPy say of operands that do not fit.
+_OF_SHAPES = re.compile(r"shape|size|dimension|operand|square|must match", re.IGNORECASE)
+
 _LINE = re.compile(
     r"^(?P<entry>(?:T1|T2|S|P)-[\w.\-]+): "
     r"(?P<verdict>holds with a correction|holds|false|underspecified) "
@@ -89,21 +93,23 @@ def parse(line: str) -> Finding | None:
 def same(a: Any, b: Any) -> Evidence:
     """Exact equality: SymPy expressions and matrices, fractions, integers, text.
 
-    Expressions are equal when their difference simplifies to zero; nothing is rounded.
+    Expressions are equal when their difference simplifies to zero, and different when it
+    is not zero for some values of their symbols; nothing is rounded.
 
     Raises:
         TypeError: for floating-point numbers, which :func:`close` compares.
+        CheckError: for a difference that can be neither simplified to zero nor refuted.
     """
+    for value in (a, b):
+        if _has_floats(value):
+            raise TypeError("same() compares exactly: use close() for floating-point numbers")
     if isinstance(a, sympy.MatrixBase) or isinstance(b, sympy.MatrixBase):
         a, b = sympy.Matrix(a), sympy.Matrix(b)
         if a.shape != b.shape:
             return Evidence(False, f"shapes {a.shape} and {b.shape}")
-        return Evidence((a - b).applyfunc(sympy.simplify).is_zero_matrix is True)
+        return Evidence(all(_is_zero(entry) for entry in a - b))
     if isinstance(a, sympy.Basic) or isinstance(b, sympy.Basic):
-        return Evidence(sympy.simplify(sympy.sympify(a) - sympy.sympify(b)) == 0)
-    for value in (a, b):
-        if isinstance(value, float) or (torch.is_tensor(value) and value.is_floating_point()):
-            raise TypeError("same() compares exactly: use close() for floating-point numbers")
+        return Evidence(_is_zero(sympy.sympify(a) - sympy.sympify(b)))
     if torch.is_tensor(a) or torch.is_tensor(b):
         return Evidence(torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
@@ -133,10 +139,17 @@ def close(a: Any, b: Any, rtol: float = 1e-12) -> Evidence:
 
 
 def defined(product: Callable[[], Any]) -> Evidence:
-    """Whether a product of matrices and vectors exists at all, shapes taken literally."""
+    """Whether a product of matrices and vectors exists at all, shapes taken literally.
+
+    Any other error than one of shapes is the check's own mistake, and passes through.
+    """
     try:
         product()
-    except (sympy.ShapeError, ValueError, RuntimeError) as error:
+    except (sympy.ShapeError, NonSquareMatrixError) as error:
+        return Evidence(False, _first_sentence(error))
+    except (ValueError, RuntimeError) as error:
+        if not _OF_SHAPES.search(str(error)):
+            raise
         return Evidence(False, _first_sentence(error))
     return Evidence(True)
 
@@ -160,6 +173,7 @@ def verify(
         printed: does the form as printed hold?
         corrected: does the corrected form hold? Only where the printed one fails.
         control: a form known to be wrong, put to the same comparison: it must fail.
+            Needed wherever something holds, as printed or corrected.
         readings: instead of ``printed``: what the text could mean, each with its evidence.
         note: a few words for the line, when the verdict needs them.
         quiet: return the finding without printing it.
@@ -199,6 +213,8 @@ def _weigh_printed(
         return Finding(entry, Verdict.HOLDS, method, note)
     if corrected is not None and not corrected:
         raise CheckError(f"{entry}: the corrected form fails too{_because(corrected)}")
+    if corrected is not None and control is None:
+        raise CheckError(f"{entry}: a correction that holds needs a control that fails")
     if not note and isinstance(printed, Evidence) and printed.detail:
         note = f"as printed: {printed.detail}"
     verdict = Verdict.FALSE if corrected is None else Verdict.CORRECTED
@@ -214,6 +230,32 @@ def _weigh_readings(
         raise CheckError(f"{entry}: all readings agree, so the text is not underspecified")
     note = note or f"true if {' or '.join(true)}; not if {' or '.join(untrue)}"
     return Finding(entry, Verdict.UNDERSPECIFIED, method, note)
+
+
+def _is_zero(difference: sympy.Expr) -> bool:
+    """Whether an expression vanishes; a simplification that fails is not taken for a no."""
+    if sympy.simplify(difference) == 0:
+        return True
+    symbols = sorted(difference.free_symbols, key=str)
+    for start in (Fraction(-7, 3), Fraction(2, 7), Fraction(5, 4)):
+        values = [sympy.Rational(start + Fraction(k * k, 5)) for k in range(len(symbols))]
+        values = [abs(v) if s.is_nonnegative else v for s, v in zip(symbols, values, strict=True)]
+        at = difference.subs(dict(zip(symbols, values, strict=True)))
+        if abs(complex(at.evalf(30))) > 1e-12:
+            return False
+    raise CheckError(f"neither proved nor refuted: {difference} = 0")
+
+
+def _has_floats(value: Any) -> bool:
+    if torch.is_tensor(value):
+        return value.is_floating_point()
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fc"
+    if isinstance(value, (sympy.Basic, sympy.MatrixBase)):
+        return bool(value.atoms(sympy.Float))
+    if isinstance(value, (list, tuple)):
+        return any(_has_floats(entry) for entry in value)
+    return isinstance(value, float)
 
 
 def _because(evidence: bool | Evidence) -> str:

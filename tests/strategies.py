@@ -24,7 +24,7 @@ def problems(draw, depths=st.integers(1, 8), widths=st.integers(1, 64), batch_no
         "activation": draw(st.sampled_from(HIDDEN)),
         "output": draw(st.sampled_from(["identity", "softmax", "sigmoid"])),
         "value_nodes": draw(st.sampled_from(["pre-activation", "activation"])),
-        "squash_input": draw(st.booleans()),
+        "squash_input": len(sizes) > 2 and draw(st.booleans()),
         "batch_norm": norm,
         "bias": draw(st.booleans()),
         "init": draw(st.sampled_from(["he", "glorot", "lecun-uniform", "orthogonal"])),

@@ -42,9 +42,10 @@ def amplification(network, x):
 
 
 def losses_for(network):
-    """The losses that make sense for the network's output."""
-    probabilities = network.layers[-1].activation.name in ("softmax", "sigmoid")
-    return sorted(LOSSES) if probabilities else sorted(set(LOSSES) - {"categorical_nll"})
+    """The losses that fit the network's output."""
+    fitting = {"identity": ("logits", "anything"), "softmax": ("probabilities", "anything")}
+    takes = fitting.get(network.layers[-1].activation.name, ("anything",))
+    return sorted(name for name, loss in LOSSES.items() if loss.takes in takes)
 
 
 @SLOW
@@ -145,7 +146,6 @@ def test_perturbation_approximates_the_gradient(problem):
     for layer in network.layers:  # a kink within the step would be nobody's fault
         layer.activation = pcsnn.activations.activation("tanh")
     twin = copy.deepcopy(network)
-    before = [b.clone() for b in network.buffers()]
     weights = [p.clone() for p in network.parameters()]
     central = pcsnn.WeightPerturbation()
     central(network, x, y)
@@ -153,7 +153,7 @@ def test_perturbation_approximates_the_gradient(problem):
     largest = max(p.grad.abs().max().item() for p in twin.parameters())
     for mine, exact in zip(network.parameters(), twin.parameters(), strict=True):
         assert (mine.grad - exact.grad).abs().max().item() <= 1e-6 * max(largest, 1e-3)
-    assert all(torch.equal(a, b) for a, b in zip(before, network.buffers(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(twin.buffers(), network.buffers(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
 
 
@@ -172,8 +172,13 @@ def test_central_differences_are_more_accurate_and_cost_twice():
             relative_error(a.grad, b.grad)
             for a, b in zip(network.parameters(), exact.parameters(), strict=True)
         )
-        expected = 2 * parameters if scheme == "central" else parameters + 1
+        expected = 1 + (2 * parameters if scheme == "central" else parameters)
         assert rule.evaluations(network) == expected
+        runs = []
+        handle = exact.layers[0].linear.register_forward_hook(lambda *_, to=runs: to.append(1))
+        rule(exact, x, y)
+        handle.remove()
+        assert len(runs) == expected
     assert errors["central"] < 1e-3 * errors["forward"]
 
 
@@ -245,6 +250,34 @@ def test_overflow_is_divergence():
     network = pcsnn.mlp([4, 5, 3], init_scale=1e30)
     with pytest.raises(pcsnn.DivergenceError, match="not finite"):
         pcsnn.Backprop()(network, torch.ones(2, 4), torch.tensor([0, 1]))
+
+
+def test_many_half_precision_numbers_are_not_divergence():
+    network = pcsnn.mlp([784, 3], dtype=torch.float16)
+    x = torch.ones(1000, 784, dtype=torch.float16)
+    assert bool(torch.isinf(x.sum()))
+    pcsnn.Backprop()(network, x, torch.zeros(1000, dtype=torch.long))
+    assert bool(torch.isfinite(network.layers[0].linear.weight.grad).all())
+
+
+def test_perturbation_suits_float32_by_itself():
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    y = torch.tensor([0, 1, 1])
+    exact, network = (pcsnn.mlp([4, 5, 2], "tanh") for _ in range(2))
+    pcsnn.Backprop()(exact, x, y)
+    pcsnn.WeightPerturbation()(network, x, y)
+    for mine, theirs in zip(network.parameters(), exact.parameters(), strict=True):
+        assert relative_error(mine.grad, theirs.grad) <= 1e-3
+
+
+@pytest.mark.parametrize("rule", [pcsnn.Backprop, pcsnn.WeightPerturbation])
+def test_a_loss_must_fit_the_output(rule):
+    x, y = torch.ones(2, 4), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="takes logits, but the network ends in softmax"):
+        rule(loss="cross_entropy")(pcsnn.mlp([4, 3], output="softmax"), x, y)
+    for output in ("identity", "sigmoid"):
+        with pytest.raises(ValueError, match=f"takes probabilities, but .* ends in {output}"):
+            rule(loss="categorical_nll")(pcsnn.mlp([4, 3], output=output), x, y)
 
 
 def test_batch_norm_needs_a_batch_to_train():

@@ -137,6 +137,8 @@ def test_networks_can_be_built_by_hand_and_saved(tmp_path):
         ({"sizes": [3, -2, 1]}, r"sizes\[1\] must be at least 1"),
         ({"sizes": [3, 2], "activation": "relu6", "output": "nonsense"}, "output|activation"),
         ({"sizes": [3, 4, 2], "activation": "relu6"}, "activation must be one of"),
+        ({"sizes": [3, 2], "activation": "relu6"}, "activation must be one of"),
+        ({"sizes": [3, 2], "squash_input": True}, "squash_input needs a hidden layer"),
         ({"sizes": [3, 2], "init": "best"}, "init must be one of"),
         ({"sizes": [3, 2], "init_scale": 0.0}, "scale must be positive"),
         ({"sizes": [3, 2], "value_nodes": "everywhere"}, "value_nodes must be one of"),
@@ -161,6 +163,22 @@ def test_bad_settings_are_refused(arguments, message):
 def test_bad_types_are_refused(arguments, message):
     with pytest.raises(TypeError, match=message):
         pcsnn.mlp(**arguments)
+
+
+def test_initialising_again_starts_afresh():
+    fresh, used = (pcsnn.mlp([3, 4, 2], batch_norm=True) for _ in range(2))
+    used(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        for parameter in used.parameters():
+            parameter.add_(1)
+    pcsnn.initialise(used)
+    for a, b in zip(fresh.state_dict().values(), used.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="x must have 3 columns"):
+        pcsnn.mlp([3, 2])(torch.ones(2, 4))
 
 
 def test_layers_that_do_not_fit_are_refused():

@@ -25,7 +25,17 @@ def test_symbols_are_compared_exactly():
     assert same("axon", "axon")
 
 
-@pytest.mark.parametrize("number", [0.5, torch.tensor(0.5)])
+def test_an_identity_that_cannot_be_simplified_is_no_difference():
+    y = sympy.Symbol("y", real=True)
+    with pytest.raises(CheckError, match="neither proved nor refuted"):
+        same(sympy.Max(0, y), (y + sympy.Abs(y)) / 2 + sympy.sin(y) ** 2 + sympy.cos(y) ** 2 - 1)
+    assert not same(sympy.Max(0, y), y)
+    assert not same(sympy.Symbol("n", nonnegative=True), 0)
+
+
+@pytest.mark.parametrize(
+    "number", [0.5, torch.tensor(0.5), np.array([0.5]), [0.5], sympy.Float(0.5), 0.5 * x]
+)
 def test_floats_are_not_compared_exactly(number):
     with pytest.raises(TypeError, match="use close"):
         same(number, number)
@@ -49,6 +59,10 @@ def test_products_that_do_not_exist():
     assert defined(lambda: W.T @ v)
     assert not defined(lambda: W @ v)
     assert not defined(lambda: sympy.ones(3, 2) * sympy.ones(3, 1))
+    assert not defined(lambda: sympy.ones(3, 1) ** 2)
+    assert not defined(lambda: np.ones((3, 2)) @ np.ones(3))
+    with pytest.raises(ValueError, match="invalid literal"):
+        defined(lambda: int("x"))
 
 
 def test_the_four_verdicts(capsys):
@@ -76,6 +90,7 @@ def test_checks_that_prove_nothing_are_refused(capsys):
         {"printed": True, "control": False, "corrected": True},
         {"printed": False, "corrected": Evidence(False, "still off")},
         {"printed": False, "corrected": True, "control": True},
+        {"printed": False, "corrected": True},
         {"readings": {"a": True, "b": True}},
         {"readings": {"a": False}},
     ]
