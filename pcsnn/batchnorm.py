@@ -115,11 +115,13 @@ def batch_norm_backward(
         epsilon: as in the forward pass.
         training: which of the two forms was computed.
     """
-    slope = gamma / torch.sqrt(variance + epsilon)
+    B = delta.shape[0]
+    gamma_gradient, beta_gradient = (delta * x_hat).sum(dim=0), delta.sum(dim=0)
     through = delta
     if training:
-        through = delta - delta.mean(dim=0) - x_hat * (delta * x_hat).mean(dim=0)
-    return BatchNormGradient(slope * through, (delta * x_hat).sum(dim=0), delta.sum(dim=0))
+        through = delta - beta_gradient / B - x_hat * (gamma_gradient / B)
+    slope = gamma / torch.sqrt(variance + epsilon)
+    return BatchNormGradient(slope * through, gamma_gradient, beta_gradient)
 
 
 @dataclass(frozen=True)

@@ -465,3 +465,14 @@ def test_the_book_has_a_record_of_the_facts_of_mnist():
 
 def _union(found: Record):
     return {name: checksum for run in found.runs for name, checksum in run.datasets.items()}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"learning_rate": 0}, {"momentum": 1.0}, {"epochs": 0}, {"batch_size": -3}, {"hidden": (0,)}],
+)
+def test_settings_out_of_range_are_refused_by_name(values):
+    from pcsnn.experiments.backprop_mnist import BackpropConfiguration
+
+    with pytest.raises(ValueError, match=next(iter(values))):
+        BackpropConfiguration(**values)

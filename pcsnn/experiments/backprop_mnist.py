@@ -12,7 +12,7 @@ from itertools import product
 from typing import cast
 
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pcsnn import data
@@ -27,19 +27,21 @@ class BackpropConfiguration(Configuration):
 
     dataset: str = "mnist"  # the thesis's (2.2)
     normalise: str = "unit"  # ours: the thesis does not say how pixels enter the network
-    hidden: tuple[int, ...] = (256, 256)  # ours: the thesis gives no sizes
+    hidden: tuple[PositiveInt, ...] = (256, 256)  # ours: the thesis gives no sizes
     activations: tuple[str, ...] = ("relu", "sigmoid")  # the thesis names both (2.4)
     batch_norm: tuple[bool, ...] = (False, True)
     # The weights' standard deviation, as a multiple of He's sqrt(2/n). He is the thesis's
     # choice (2.4.1); a tenth and ten times of it are ours, to show what it is there for.
-    init_scales: dict[str, float] = Field(default={"he": 1.0, "too-small": 0.1, "too-large": 10.0})
+    init_scales: dict[str, PositiveFloat] = Field(
+        default={"he": 1.0, "too-small": 0.1, "too-large": 10.0}
+    )
     loss: str = "cross_entropy"  # the thesis's, for classification (2.3)
     # The recipe is ours: plain stochastic gradient descent with momentum, customary values.
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    batch_size: int = 128
-    epochs: int = 20
-    probe: int = 1000  # ours: training images on which the networks are looked at before
+    learning_rate: PositiveFloat = 0.05
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    batch_size: PositiveInt = 128
+    epochs: PositiveInt = 20
+    probe: PositiveInt = 1000  # ours: training images on which the networks are looked at before
 
 
 def settings(configuration: BackpropConfiguration) -> list[Setting]:

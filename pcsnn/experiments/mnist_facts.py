@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pydantic import JsonValue
+from pydantic import JsonValue, PositiveInt
 
 from pcsnn import data
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
@@ -15,7 +15,7 @@ class FactsConfiguration(Configuration):
 
     seeds: tuple[int, ...] = (0,)
     dataset: str = "mnist"  # the thesis's (2.2)
-    shown: int = 10  # the thesis's figure 1 shows the first ten training images
+    shown: PositiveInt = 10  # the thesis's figure 1 shows the first ten training images
 
 
 def settings(configuration: FactsConfiguration) -> list[Setting]:
