@@ -6,7 +6,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Request, sync_playwright
 
 SITE = Path(__file__).parents[1] / "_build" / "html"
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
@@ -21,10 +21,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def measure(page: Page, address: str) -> tuple[float, float]:
     """Kilobytes transferred and milliseconds to the first paint, with nothing cached."""
-    sizes: list[int] = []
-    page.on("requestfinished", lambda request: sizes.append(request.sizes()["responseBodySize"]))
+    finished: list[Request] = []
+    page.on("requestfinished", lambda request: finished.append(request))
     page.goto(address, wait_until="networkidle")
-    return sum(sizes) / 1000, page.evaluate(PAINT)
+    size = sum(request.sizes()["responseBodySize"] for request in finished)
+    return size / 1000, page.evaluate(PAINT)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from pcsnn import data
 from pcsnn.data import DataCorruptedError, DataMissingError, Dataset, files, sources
+from pcsnn.experiments import load_record
+from pcsnn.experiments.mnist_facts import facts
 from tests.strategies import DEVICES
 
 REAL_DATA = os.environ.get("PCSNN_DATA") or "/nowhere"
@@ -410,6 +412,19 @@ def test_real_mnist():
     train = data.load("mnist", "train", root=REAL_DATA)
     assert len(train) == 60_000
     assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+
+
+@pytest.mark.mnist
+@pytest.mark.skipif(
+    not (Path(REAL_DATA) / "MNIST" / "raw").is_dir(),
+    reason="PCSNN_DATA names no folder with the real MNIST files",
+)
+def test_the_books_record_of_mnist_is_what_the_files_hold():
+    results = Path(__file__).parents[1] / "chapters" / "results"
+    record = load_record("mnist-facts", folder=results)
+    for run, split in zip(record.runs, ("train", "test"), strict=True):
+        found = data.load("mnist", split, root=REAL_DATA, normalise="none")
+        assert facts(found, record.configuration["shown"]) == run.values
 
 
 # Datasets, batches, one-hot
