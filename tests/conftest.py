@@ -1,4 +1,4 @@
-"""What all tests share: the book's folders, and whether what they need must be there."""
+"""What all tests share: the book's folders, what must be there, and how properties are searched."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "chapters"
 SITE = ROOT / "_build" / "html"
+
+
+# In CI the search for counter-examples takes the same path each time; elsewhere it wanders.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def missing(what: str) -> None:
