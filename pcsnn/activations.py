@@ -66,14 +66,15 @@ class Softmax(Activation):
         return s * (delta - (s * delta).sum(dim=-1, keepdim=True))
 
 
-def activation(name: str) -> Activation:
-    """The activation of that name, one of :data:`ACTIVATIONS`.
+def activation(name: str | Activation) -> Activation:
+    """An activation by its name, one of :data:`ACTIVATIONS`, or the activation itself.
 
     Raises:
         ValueError: for a name that is not there.
     """
-    validate.one_of("activation", name, ACTIVATIONS)
-    return ACTIVATIONS[name]()
+    if isinstance(name, Activation):
+        return name
+    return ACTIVATIONS[validate.one_of("activation", name, ACTIVATIONS)]()
 
 
 def _no_derivative(z: Tensor) -> Tensor:

@@ -97,8 +97,7 @@ class Network(nn.Module):
         if squash_input and len(layers) == 1:
             raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
-        squash = layers[0].activation.name if squash_input else "identity"
-        self.input_activation = activation(squash)
+        self.input_activation = activation(layers[0].activation if squash_input else "identity")
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
@@ -142,9 +141,9 @@ def _affine(layer: Layer) -> list[nn.Module]:
 
 def mlp(
     sizes: Sequence[int],
-    activation: str = "relu",
+    activation: str | Activation = "relu",
     *,
-    output: str = "identity",
+    output: str | Activation = "identity",
     value_nodes: str = "pre-activation",
     squash_input: bool = False,
     batch_norm: bool = False,
@@ -159,7 +158,8 @@ def mlp(
 
     Args:
         sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
-        activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS`.
+        activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS` or an
+            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate.
         output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
         value_nodes: where a predictive coding network has its value nodes.
         squash_input: whether the input passes through the activation first (Song, eq. 1);

@@ -71,7 +71,7 @@ def admit_loss(network: Network, loss: str | Loss) -> Loss:
             that do not come from a softmax.
     """
     loss, output = as_loss(loss), network.layers[-1].activation.name
-    if loss.takes == "logits" and output != "identity":
+    if loss.takes == "logits" and output not in _LOGITS:
         raise ValueError(
             f"loss {loss.name!r} takes logits, but the network ends in {output}: build it with "
             "output='identity'"
@@ -82,6 +82,9 @@ def admit_loss(network: Network, loss: str | Loss) -> Loss:
             "it with output='softmax'"
         )
     return loss
+
+
+_LOGITS = ("identity", "lif-rate")  # firing rates, too, may be what a softmax is given
 
 
 def explain_non_finite(network: Network, x: Tensor, y: Tensor) -> NoReturn:

@@ -9,7 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pcsnn.experiments import backprop_mnist, mnist_facts
+from pcsnn.experiments import (
+    backprop_mnist,
+    mnist_facts,
+    shadow_tricks,
+    spiking_mnist,
+)
 from pcsnn.experiments.base import (
     SCALES,
     Configuration,
@@ -38,7 +43,8 @@ __all__ = [
 ]
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (backprop_mnist, mnist_facts)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (backprop_mnist, mnist_facts, shadow_tricks, spiking_mnist)
 }
 
 
