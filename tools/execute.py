@@ -59,7 +59,9 @@ def text_hash(text: Path) -> str:
 def package_hash() -> str:
     """Of the package's sources, and of the records that the chapters load."""
     total = hashlib.sha256()
-    sources = sorted((ROOT / "pcsnn").rglob("*.py")) + sorted((CHAPTERS / "results").glob("*.json"))
+    kinds = ("*.py", "*.js", "*.css")
+    sources = sorted(path for kind in kinds for path in (ROOT / "pcsnn").rglob(kind))
+    sources += sorted((CHAPTERS / "results").glob("*.json"))
     for path in sources:
         total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]

@@ -13,7 +13,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.networks import Network
@@ -25,8 +25,8 @@ Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Maps without parameters that treat spikes as they treat activities: linear, and zero at zero.
-_PASSED = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.Identity)
-_ONLY_IN_TRAINING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_PASSED = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # once trained
 
 
 class ConversionError(ValueError):
@@ -121,6 +121,24 @@ class SpikingNetwork(nn.Module):
     def dense(self) -> bool:
         """Whether every linear map is a plain matrix."""
         return all(type(layer.affine) is nn.Linear for layer in self.layers)
+
+    @torch.no_grad()
+    def admit(self, x: Tensor) -> None:
+        """Refuse an input ``(B, …)`` of another shape than the layers take.
+
+        Raises:
+            ValueError: naming ``x``.
+        """
+        first, sample = self.layers[0].affine, torch.zeros_like(x[:1])
+        if isinstance(first, nn.Linear) and sample.shape[1:] != (first.in_features,):
+            units = sample.shape[1] if sample.dim() == 2 else tuple(sample.shape[1:])
+            raise ValueError(f"x must have {first.in_features} units, not {units}")
+        try:
+            for layer in self.layers:
+                sample = layer.affine(sample)
+        except RuntimeError as error:
+            shape = tuple(x.shape[1:])
+            raise ValueError(f"x has samples of shape {shape}, but {error}") from error
 
 
 def convert(
@@ -217,7 +235,7 @@ def _blocks(modules: list[nn.Module]) -> list[tuple[nn.Module, LIFRate | None]]:
             block[-1] = fuse_batch_norm(block[-1], module)
         elif isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_PASSED)):
             block.append(copy.deepcopy(module))
-        elif isinstance(module, _ONLY_IN_TRAINING) or getattr(module, "name", "") == "identity":
+        elif isinstance(module, _IDLE) or getattr(module, "name", "") == "identity":
             continue
         else:
             raise ConversionError(_why_not(module))
@@ -240,7 +258,12 @@ def _why_not(module: nn.Module) -> str:
         return f"{name} cannot be converted: the largest of several spikes is not a linear map"
     if isinstance(module, nn.LayerNorm | nn.GroupNorm):
         return f"{name} cannot be converted: it depends on its input after training too"
-    return f"{name} cannot be converted: it is no firing rate; train with pcsnn.spiking.LIFRate"
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return f"{name} cannot be converted: transposed convolutions are not supported"
+    return (
+        f"{name} cannot be converted: it is neither a linear map nor a firing rate; "
+        "train with pcsnn.spiking.LIFRate"
+    )
 
 
 @torch.no_grad()

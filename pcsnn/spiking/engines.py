@@ -98,7 +98,7 @@ class TorchEngine:
     """Any network on any device."""
 
     def __init__(self, network: SpikingNetwork, drive: Drive, clock: Clock, like: Tensor) -> None:
-        self.clock, self.drive = clock, drive
+        self.clock, self.drive, self.sample = clock, drive, like.shape[1:]
         self.populations: list[_Population] = []
         gain, below = drive.gain, like
         for layer in network.layers:
@@ -139,7 +139,8 @@ class TorchEngine:
         if self.drive.dense is not None:
             return self.drive.dense[start:stop]
         if self.drive.events is not None:
-            return self.drive.events.dense(start, stop, dtype=like.dtype).to(like.device)
+            dense = self.drive.events.dense(start, stop, dtype=like.dtype).to(like.device)
+            return dense.unflatten(-1, self.sample)
         return like.new_zeros(stop - start, 0)
 
     def _read_out(self, output: Tensor, states: list[State], start: int) -> None:

@@ -141,6 +141,7 @@ def simulate(
     with bar:
         for part in drives:
             drive, like = _drive(part, coding, steps, dt, t_ref, generator, parameter)
+            network.admit(like)
             running: Engine = make(network, drive, clock, like)
             parts.append(_run(running, drive, clock.onset, at, chunk, frozenset(record), bar))
     output = network.layers[-1].neuron is not None
@@ -153,7 +154,7 @@ def _steps(
     """Times as whole numbers of steps: the duration, the onset, the checkpoints."""
     validate.positive("dt", dt)
     steps = _whole("duration", validate.positive("duration", duration), dt)
-    first = _whole("onset", validate.non_negative("onset", onset), dt)
+    first = _whole("onset", onset, dt)
     at = [steps] if checkpoints is None else [_whole("checkpoints", c, dt) for c in checkpoints]
     if not at or at != sorted(set(at)) or at[0] <= first or at[-1] > steps:
         raise ValueError("checkpoints must rise, after the onset and up to the duration")
@@ -161,7 +162,7 @@ def _steps(
 
 
 def _whole(name: str, time: float, dt: float) -> int:
-    steps = round(time / dt)
+    steps = round(validate.non_negative(name, time) / dt)
     if not math.isclose(steps * dt, time, rel_tol=1e-9, abs_tol=1e-12):
         raise ValueError(f"{name} must be a whole number of steps of {dt} s, not {time} s")
     return steps

@@ -1,0 +1,13 @@
+"""Figures with sliders for the book's pages and for notebooks.
+
+An explorer is drawn by the package at its starting values and is a complete figure as it
+stands. Where scripts run, one small script takes the picture over and draws it again, from
+the same closed forms, whenever a slider is moved. Nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+from pcsnn.explorers.lif import lif
+from pcsnn.explorers.page import Explorer, Panel, Slider
+
+__all__ = ["Explorer", "Panel", "Slider", "lif"]
