@@ -12,8 +12,10 @@ from pathlib import Path
 from pcsnn.experiments import (
     backprop_mnist,
     mnist_facts,
+    rate_accuracy,
     shadow_tricks,
     spiking_mnist,
+    tau_s,
 )
 from pcsnn.experiments.base import (
     SCALES,
@@ -44,7 +46,14 @@ __all__ = [
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (backprop_mnist, mnist_facts, shadow_tricks, spiking_mnist)
+    for module in (
+        backprop_mnist,
+        mnist_facts,
+        rate_accuracy,
+        shadow_tricks,
+        spiking_mnist,
+        tau_s,
+    )
 }
 
 

@@ -69,7 +69,7 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
         shift = shift + slope * linear.bias
     fused = copy.deepcopy(linear)
     fused.weight.copy_(slope.reshape(-1, *[1] * (linear.weight.dim() - 1)) * linear.weight)
-    fused.bias = nn.Parameter(shift)
+    fused.bias = nn.Parameter(shift, requires_grad=linear.weight.requires_grad)
     return fused
 
 
@@ -248,7 +248,7 @@ def _blocks(modules: list[nn.Module]) -> list[tuple[nn.Module, LIFRate | None]]:
 
 def _affine(block: list[nn.Module]) -> nn.Module:
     if not any(isinstance(module, (nn.Linear, *_CONVOLUTIONS)) for module in block):
-        raise ConversionError("there is no linear map before an activation: nothing drives it")
+        raise ConversionError("a part of the network has no linear map: nothing drives its neurons")
     return block[0] if len(block) == 1 else nn.Sequential(*block)
 
 

@@ -1,8 +1,8 @@
 """From the output's spikes to a decision (thesis 3.4.4).
 
 Each read-out answers with one label for each sample, or with :data:`UNDECIDED` where there is
-nothing to decide by; counted as an error, that is what silence costs. Ties go to the neuron
-that fired first, and after that to the lower label.
+nothing to decide by; counted as an error, that is what silence costs. Equal counts go to the
+neuron that fired first, and whatever is equal then to the lower label.
 """
 
 from __future__ import annotations

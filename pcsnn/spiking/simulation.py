@@ -19,16 +19,9 @@ from tqdm import tqdm
 from pcsnn import validate
 from pcsnn.networks import as_generator
 from pcsnn.spiking.coding import CODINGS
+from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
 from pcsnn.spiking.conversion import SpikingNetwork
-from pcsnn.spiking.engines import (
-    Clock,
-    Drive,
-    Engine,
-    Kept,
-    KernelEngine,
-    TorchEngine,
-    why_not_compiled,
-)
+from pcsnn.spiking.engines import Clock, Drive, Engine, Kept, TorchEngine
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.lif import LIF, admit_step
 
@@ -48,7 +41,8 @@ class Simulation:
             the window so far, or, of an output without neurons, the integral of its current.
         trace: ``(K, B, n_out)`` the output's rate, or current, low-pass filtered.
         first: ``(B, n_out)`` when each output neuron first fired in the window, in seconds,
-            to a fraction of a step; infinite for those that never did.
+            to a fraction of a step (to the step for a ``dt`` above ``t_ref``); infinite for
+            those that never did.
         activity: for each layer of neurons ``(B,)``, all its spikes in the window.
         arrived: ``(B,)`` the spikes of the input, all along; zero for a constant input.
         spikes: where recorded, for each layer of neurons ``(T, B, n)``.
