@@ -23,8 +23,10 @@ from pcsnn.spiking.synapses import Alpha, Synapse
 class KernelEngine:
     """Fully connected networks on the CPU, in at most one spike a step."""
 
-    def __init__(self, network: SpikingNetwork, drive: Drive, clock: Clock, like: Tensor) -> None:
-        self.clock, self.drive = clock, drive
+    def __init__(
+        self, network: SpikingNetwork, drive: Drive, clock: Clock, like: Tensor, threads: int
+    ) -> None:
+        self.clock, self.drive, self.threads = clock, drive, threads
         self.tables = _tables(network, drive.gain, clock)
         self.starts = np.concatenate([[0], np.cumsum(self.tables.sizes[1:])])
         B, N, n_out = len(like), int(self.starts[-1]), int(self.tables.sizes[-1])
@@ -52,7 +54,13 @@ class KernelEngine:
             np.empty((stop - start if "voltages" in record else 0, B, N), kind),
         )
         kernels.advance(
-            self.tables, self.memory, self._arriving(start, stop), kept, start, self.clock.onset
+            self.tables,
+            self.memory,
+            self._arriving(start, stop),
+            kept,
+            start,
+            self.clock.onset,
+            self.threads,
         )
         spikes = [t.to(torch.from_numpy(self.memory.voltage).dtype) for t in self._cut(kept.spikes)]
         if self.tables.neurons[-1, 0] == 0:
@@ -69,7 +77,7 @@ class KernelEngine:
 
     @property
     def evidence(self) -> list[Tensor]:
-        """For each layer ``(B, n)``, see :class:`Engine`."""
+        """For each layer ``(B, n)``, see :class:`~pcsnn.spiking.engines.Engine`."""
         return self._cut(self.memory.evidence)
 
     @property

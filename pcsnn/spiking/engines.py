@@ -31,9 +31,11 @@ class Drive:
         dense: spikes ``(T, B, …)``, or
         constant: an input ``(B, …)`` that does not change.
         gain: what one spike a second of the input is worth.
+        arrived: ``(B,)`` how many spikes that is.
     """
 
     steps: int
+    arrived: Tensor
     events: Events | None = None
     dense: Tensor | None = None
     constant: Tensor | None = None

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,12 +258,33 @@ def _advance(
             )  # fmt: skip
 
 
+@contextmanager
+def own_threads() -> Iterator[int]:
+    """PyTorch on one thread, and how many it had, for :func:`advance`.
+
+    PyTorch's threads go on spinning for milliseconds after each operation, on the very cores
+    that the kernel wants.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 def advance(
-    tables: Tables, memory: Memory, drive: Drive, recording: Recording, start: int, onset: int
+    tables: Tables,
+    memory: Memory,
+    drive: Drive,
+    recording: Recording,
+    start: int,
+    onset: int,
+    threads: int,
 ) -> None:
-    """Carry all samples through the steps of a drive, on PyTorch's number of threads."""
+    """Carry all samples through the steps of a drive, divided among threads."""
     B = len(memory.voltage)
-    threads = max(1, min(torch.get_num_threads(), B))
+    threads = max(1, min(threads, B))
     edges = [B * i // threads for i in range(threads + 1)]
     parts = list(itertools.pairwise(edges))
     if threads == 1:

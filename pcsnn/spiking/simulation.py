@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -23,6 +24,7 @@ from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
 from pcsnn.spiking.conversion import SpikingNetwork
 from pcsnn.spiking.engines import Clock, Drive, Engine, Kept, TorchEngine
 from pcsnn.spiking.events import Events
+from pcsnn.spiking.kernels import own_threads
 from pcsnn.spiking.lif import LIF, admit_step
 
 ENGINES = ("auto", "kernel", "torch")
@@ -128,15 +130,18 @@ def simulate(
         t_ref = (neurons[0] if neurons else LIF()).t_ref or 0.004
     parameter = next(network.parameters())
     chosen = _engine(engine, network, dt, parameter)
-    make = KernelEngine if chosen == "kernel" else TorchEngine
     clock, generator = Clock(dt, first, read_out_tau), as_generator(seed)
     drives = list(_samples(x, coding, steps, block))
     parts, bar = [], _bar(len(drives) * steps, progress)
-    with bar:
+    with bar, own_threads() if chosen == "kernel" else nullcontext(1) as threads:
         for part in drives:
             drive, like = _drive(part, coding, steps, dt, t_ref, generator, parameter)
             network.admit(like)
-            running: Engine = make(network, drive, clock, like)
+            running: Engine = (
+                KernelEngine(network, drive, clock, like, threads)
+                if chosen == "kernel"
+                else TorchEngine(network, drive, clock, like)
+            )
             parts.append(_run(running, drive, clock.onset, at, chunk, frozenset(record), bar))
     output = network.layers[-1].neuron is not None
     return _joined(parts, torch.tensor([k * dt for k in at]), chosen, output)
@@ -202,16 +207,24 @@ def _drive(
     """What the first layer is given, and a tensor of one step's shape."""
     if isinstance(part, Events):
         like = parameter.new_empty(part.shape[1:])
-        return Drive(steps, events=part, gain=t_ref), like
+        return Drive(steps, _number(part, like), events=part, gain=t_ref), like
     validate.same_kind("x", part, "the network", parameter)
     if coding == "spikes":
-        validate.finite("x", part)
-        return Drive(steps, dense=part.contiguous(), gain=t_ref), part[0]
+        arrived = part.flatten(2).sum(2).sum(0)
+        if not bool(torch.isfinite(arrived).all()):
+            validate.finite("x", part)
+        return Drive(steps, arrived, dense=part.contiguous(), gain=t_ref), part[0]
     coder, flat = CODINGS[coding], part.flatten(1)
     encoded = coder.encode(flat, steps, dt, t_ref, generator)
     if isinstance(encoded, Events):
-        return Drive(steps, events=encoded, gain=coder.gain(t_ref)), part
-    return Drive(steps, constant=part, gain=coder.gain(t_ref)), part
+        return Drive(steps, _number(encoded, part), events=encoded, gain=coder.gain(t_ref)), part
+    nothing = torch.zeros_like(part.flatten(1)[:, 0])
+    return Drive(steps, nothing, constant=part, gain=coder.gain(t_ref)), part
+
+
+def _number(events: Events, like: Tensor) -> Tensor:
+    """How many spikes each sample has."""
+    return (events.offsets[:, -1] - events.offsets[:, 0]).to(like)
 
 
 @dataclass
@@ -252,20 +265,11 @@ def _run(
         torch.stack(trace),
         engine.first.clone(),
         activity,
-        _arrived(drive, activity[0]),
+        drive.arrived,
         Kept(
             *(_in_time(parts) for parts in ([k.spikes for k in kept], [k.voltages for k in kept]))
         ),
     )
-
-
-def _arrived(drive: Drive, like: Tensor) -> Tensor:
-    if drive.dense is not None:
-        return drive.dense.flatten(2).sum((0, 2))
-    if drive.events is not None:
-        offsets = drive.events.offsets
-        return (offsets[:, -1] - offsets[:, 0]).to(like)
-    return torch.zeros_like(like)
 
 
 def _in_time(chunks: list[list[Tensor]]) -> list[Tensor]:
