@@ -103,7 +103,19 @@ def page_title(app: Sphinx, page: str) -> str:
     return f"{'.'.join(map(str, number))} {title}" if number else title
 
 
+def keep_rubric_levels(app: Sphinx, doctree: nodes.document) -> None:
+    """Make ``{rubric}`` with a ``heading-level`` a heading: MyST's writer looks for ``level``.
+
+    A heading that is a rubric is not counted, so that the pages beneath a page that has only
+    rubrics carry the thesis's own numbers.
+    """
+    for rubric in doctree.findall(nodes.rubric):
+        if "heading-level" in rubric:
+            rubric["level"] = rubric["heading-level"]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", keep_rubric_levels)
     app.add_directive("thesis-section", ThesisSection)
     app.add_directive("erratum", Erratum)
     app.add_directive("keep", Keep)
