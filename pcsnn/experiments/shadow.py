@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, PositiveInt
@@ -33,6 +34,16 @@ from pcsnn.spiking import (
 from pcsnn.spiking.readout import accuracy
 from pcsnn.spiking.simulation import Simulation
 from pcsnn.training import History, train
+
+#: What the experiments' smallest scale has in common: digits, and seconds.
+SMOKE: dict[str, Any] = {
+    "dataset": "digits",
+    "hidden": (16, 16),
+    "epochs": 2,
+    "seeds": (0,),
+    "duration": 0.05,
+    "checkpoints": (0.02, 0.05),
+}
 
 
 class Recipe(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
 from pcsnn.experiments.shadow import (
+    SMOKE,
     Recipe,
     ShadowConfiguration,
     checksums,
@@ -72,12 +73,7 @@ EXPERIMENT = Experiment(
     "initialisation, noise, the output layer",
     configurations={
         "smoke": TricksConfiguration(
-            dataset="digits",
-            hidden=(16, 16),
-            epochs=2,
-            seeds=(0,),
-            duration=0.05,
-            checkpoints=(0.02, 0.05),
+            **SMOKE,
             recipes={"base": Recipe(), "spiking-output": Recipe(spiking_output=True)},
         ),
         # There is no "paper" scale: the thesis gives no larger setting.

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
 from pcsnn import data
 from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
 from pcsnn.experiments.shadow import (
+    SMOKE,
     Recipe,
     ShadowConfiguration,
     checksums,
@@ -154,12 +155,7 @@ EXPERIMENT = Experiment(
     "read-outs, energy",
     configurations={
         "smoke": SpikingConfiguration(
-            dataset="digits",
-            hidden=(16, 16),
-            epochs=2,
-            seeds=(0,),
-            duration=0.05,
-            checkpoints=(0.02, 0.05),
+            **SMOKE,
             first_spike_duration=0.05,
         ),
         # There is no "paper" scale: this is the thesis's whole setting.

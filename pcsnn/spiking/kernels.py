@@ -196,6 +196,30 @@ def _read_out(
 
 
 @_compiled
+def _count(
+    evidence: np.ndarray, units: np.ndarray, m: int, spiking: bool, j: np.ndarray, dt: float
+) -> None:
+    """Add a step's spikes to the evidence, or of a layer without neurons ``j dt``."""
+    for e in range(m):
+        evidence[units[e]] += 1
+    if not spiking:
+        for k in range(len(j)):
+            evidence[k] += j[k] * dt
+
+
+@_compiled
+def _record(
+    recording: Recording, t: int, b: int, lo: int, units: np.ndarray, m: int, shown: np.ndarray
+) -> None:
+    """Keep what was asked to be kept of a layer's step."""
+    if recording.spikes.shape[0] > 0:
+        for e in range(m):
+            recording.spikes[t, b, lo + units[e]] = 1
+    if recording.voltages.shape[0] > 0:
+        recording.voltages[t, b, lo : lo + len(shown)] = shown
+
+
+@_compiled
 def _advance(
     tables: Tables,
     memory: Memory,
@@ -214,7 +238,6 @@ def _advance(
     units, values = np.empty(room, np.int32), np.ones(room, tables.weights.dtype)
     current = np.empty(widest, tables.weights.dtype)
     v_end, left = np.empty_like(current), np.empty_like(current)
-    keep_spikes, keep_voltages = recording.spikes.shape[0] > 0, recording.voltages.shape[0] > 0
     for b in range(samples[0], samples[1]):
         for t in range(steps):
             m = _arriving(drive, t, b, units, values)
@@ -229,26 +252,17 @@ def _advance(
                 if l == 0:
                     values[:] = 1
                 _filter(tables.synapses[l], memory.inner[b, lo:hi], memory.outer[b, lo:hi], j)
-                if l == 0 and drive.constant.shape[0] > 0:
-                    j += drive.constant[b]
-                else:
-                    j += tables.bias[lo:hi]
+                biased_by_sample = l == 0 and drive.constant.shape[0] > 0
+                j += drive.constant[b] if biased_by_sample else tables.bias[lo:hi]
                 m = 0
                 spiking = tables.neurons[l, 0] > 0
                 v, q = memory.voltage[b, lo:hi], memory.recovery[b, lo:hi]
                 if spiking:
                     m = _fire(tables.neurons[l], v, q, j, v_end[:n], left, units)
+                shown = v if spiking else j
                 if counted:
-                    for e in range(m):
-                        memory.evidence[b, lo + units[e]] += 1
-                    if not spiking:
-                        for k in range(n):
-                            memory.evidence[b, lo + k] += j[k] * clock[0]
-                if keep_spikes:
-                    for e in range(m):
-                        recording.spikes[t, b, lo + units[e]] = 1
-                if keep_voltages:
-                    recording.voltages[t, b, lo:hi] = v if spiking else j
+                    _count(memory.evidence[b, lo:hi], units, m, spiking, j, clock[0])
+                _record(recording, t, b, lo, units, m, shown)
                 w += n_in * n
                 lo = hi
             lo = hi - n
