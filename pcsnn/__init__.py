@@ -13,21 +13,35 @@ and both fit any training loop::
 """
 
 from pcsnn.backprop import Backprop
+from pcsnn.chains import Chain
+from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
+from pcsnn.inference import infer
+from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
 from pcsnn.networks import Network, initialise, mlp
 from pcsnn.perturbation import WeightPerturbation
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training import evaluate, train
+from pcsnn.zil import ZIL, FaZIL
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ZIL",
     "Backprop",
+    "Chain",
+    "DirectFeedbackAlignment",
     "DivergenceError",
+    "FaZIL",
+    "Feedback",
+    "FeedbackAlignment",
+    "IncrementalInferenceLearning",
+    "InferenceLearning",
     "LearningRule",
     "Network",
     "Report",
     "WeightPerturbation",
     "evaluate",
+    "infer",
     "initialise",
     "mlp",
     "train",

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from pcsnn import validate
 
+aten = torch.ops.aten  # PyTorch's own fused products δ ⊙ σ'(z)
+
 
 class Activation(nn.Module):
     """An elementwise function ``σ`` and its derivative ``σ'``.
@@ -24,6 +26,7 @@ class Activation(nn.Module):
         name: what the field calls it; :data:`ACTIVATIONS` lists the names.
         function: ``σ(z)``, of any shape.
         derivative: ``σ'(z)``, of the same shape.
+        product: ``δ ⊙ σ'(z)`` in one pass, from ``(δ, z, σ(z))``, where PyTorch has it.
     """
 
     def __init__(
@@ -31,19 +34,29 @@ class Activation(nn.Module):
         name: str,
         function: Callable[[Tensor], Tensor],
         derivative: Callable[[Tensor], Tensor],
+        product: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.function = function
         self.derivative = derivative
+        self.product = product
 
     def forward(self, z: Tensor) -> Tensor:
         """``σ(z)``."""
         return self.function(z)
 
-    def backward(self, z: Tensor, delta: Tensor) -> Tensor:
-        """Carry an error on the output, ``∂L/∂σ(z)``, back to the input, ``∂L/∂z``."""
-        return delta * self.derivative(z)
+    def backward(self, z: Tensor, delta: Tensor, a: Tensor | None = None) -> Tensor:
+        """Carry an error on the output, ``∂L/∂σ(z)``, back to the input, ``∂L/∂z``.
+
+        Args:
+            z: what the activation was given.
+            delta: the error, of the same shape.
+            a: ``σ(z)`` where it is at hand, which spares some activations computing it again.
+        """
+        if a is None or self.product is None:
+            return delta * self.derivative(z)
+        return self.product(delta, z, a)
 
     def extra_repr(self) -> str:
         """The name alone."""
@@ -60,9 +73,9 @@ class Softmax(Activation):
     def __init__(self) -> None:
         super().__init__("softmax", lambda z: torch.softmax(z, dim=-1), _no_derivative)
 
-    def backward(self, z: Tensor, delta: Tensor) -> Tensor:
+    def backward(self, z: Tensor, delta: Tensor, a: Tensor | None = None) -> Tensor:
         """``Jᵀδ``, without forming the K×K matrix."""
-        s = self.function(z)
+        s = self.function(z) if a is None else a
         return s * (delta - (s * delta).sum(dim=-1, keepdim=True))
 
 
@@ -113,16 +126,33 @@ def _elu_derivative(z: Tensor) -> Tensor:
 _SLOPE = 0.01  # of the leaky ReLU below zero
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {
-    "identity": lambda: Activation("identity", lambda z: z, torch.ones_like),
+    "identity": lambda: Activation(
+        "identity", lambda z: z, torch.ones_like, lambda delta, z, a: delta
+    ),
     # At zero the ReLU has no derivative; 0 is taken, as autograd does.
-    "relu": lambda: Activation("relu", torch.relu, lambda z: (z > 0).to(z.dtype)),
+    "relu": lambda: Activation(
+        "relu",
+        torch.relu,
+        lambda z: (z > 0).to(z.dtype),
+        lambda delta, z, a: aten.threshold_backward(delta, a, 0),
+    ),
     "leaky-relu": lambda: Activation(
         "leaky-relu",
         lambda z: F.leaky_relu(z, _SLOPE),
         _leaky_relu_derivative,
     ),
-    "sigmoid": lambda: Activation("sigmoid", torch.sigmoid, _sigmoid_derivative),
-    "tanh": lambda: Activation("tanh", torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    "sigmoid": lambda: Activation(
+        "sigmoid",
+        torch.sigmoid,
+        _sigmoid_derivative,
+        lambda delta, z, a: aten.sigmoid_backward(delta, a),
+    ),
+    "tanh": lambda: Activation(
+        "tanh",
+        torch.tanh,
+        lambda z: 1 - torch.tanh(z) ** 2,
+        lambda delta, z, a: aten.tanh_backward(delta, a),
+    ),
     "softplus": lambda: Activation("softplus", _softplus, torch.sigmoid),
     "silu": lambda: Activation("silu", F.silu, _silu_derivative),
     "gelu": lambda: Activation("gelu", F.gelu, _gelu_derivative),

@@ -9,13 +9,17 @@ is one line of code a layer. With the batch first, ``Wᵀδ`` for each sample is
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pcsnn import validate
+from pcsnn.activations import activation
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
+from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
 from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
@@ -87,10 +91,14 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
     """
     found: list[LayerError] = []
     error = gradient
-    for layer, z, norm in zip(
-        reversed(network.layers), reversed(trace.z), reversed(trace.norms), strict=True
+    for layer, z, a, norm in zip(
+        reversed(network.layers),
+        reversed(trace.z),
+        reversed(trace.a[1:]),
+        reversed(trace.norms),
+        strict=True,
     ):
-        delta = layer.activation.backward(z, error)
+        delta = layer.activation.backward(z, error, a)
         through = None if norm is None else norm.backward(delta)
         found.append(LayerError(delta, delta if through is None else through.x, through))
         if layer is not network.layers[0]:  # nothing below the first layer learns
@@ -105,6 +113,8 @@ class Backprop:
     Args:
         loss: the name of a loss of :data:`pcsnn.likelihood.LOSSES`, or a
             :class:`~pcsnn.likelihood.Loss`.
+        on_divergence: ``"raise"`` stops before any gradient is filled; ``"allow"`` looks at
+            nothing, for many networks as one of which some may diverge.
 
     Example:
         >>> network = pcsnn.mlp([64, 32, 10])
@@ -112,9 +122,11 @@ class Backprop:
     """
 
     loss: str | Loss = "squared_error"
+    on_divergence: str = "raise"
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
+        validate.one_of("on_divergence", self.on_divergence, ("raise", "allow"))
 
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
@@ -124,30 +136,41 @@ class Backprop:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or weights are not finite.
         """
+        if not isinstance(network, Network):
+            raise TypeError(
+                "network must be a pcsnn.Network, whose layers are written out: for a "
+                f"{type(network).__name__} use ZIL, or autograd"
+            )
         loss = admit_loss(network, self.loss)
-        y = admit(network, x, y)
+        y = admit(network, x, y, loss)
         trace = forward(network, x)
-        if not all_finite([x, y, *trace.z]):
-            explain_non_finite(network, x, y)
-        losses = loss.value(trace.prediction, y)
-        gradient = loss.gradient(trace.prediction, y) / x.shape[0]
-        if not all_finite([losses, gradient]):
+        energy = OutputEnergy(loss, _IDENTITY)  # whose functions take what is not finite
+        losses = energy.value(trace.prediction, y)
+        gradient = energy.error(trace.prediction, y) / -x.shape[-2]
+        careful = self.on_divergence == "raise"
+        if careful and not all_finite([x, y, *trace.z, losses, gradient]):
             explain_non_finite(network, x, y)
         found = deltas(network, trace, gradient)
         for layer, error, a in zip(network.layers, found, trace.a, strict=False):
             _fill(layer, error, a)
         trace.update_moving()
-        return Report(losses.mean(), trace.prediction)
+        return Report(losses.mean(dim=-1), trace.prediction)
+
+
+_IDENTITY = activation("identity")
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether all entries of all tensors are finite, asked of the device once.
+    """Whether all entries of all tensors are finite.
 
     The sum of finite numbers is finite unless it overflows; only then is each entry looked at.
+    A device is asked once; for the processor itself asking is cheaper than one sum more.
     """
-    if bool(torch.isfinite(torch.stack([t.sum() for t in tensors]).sum())):
-        return True
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+    if tensors[0].is_cuda:
+        quick = bool(torch.isfinite(torch.stack([t.sum() for t in tensors]).sum()))
+    else:
+        quick = all(math.isfinite(t.sum().item()) for t in tensors)
+    return quick or all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
 def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:
@@ -155,6 +178,6 @@ def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:
     if layer.norm is not None and error.norm is not None:
         accumulate(layer.norm.weight, error.norm.gamma)
         accumulate(layer.norm.bias, error.norm.beta)
-    accumulate(layer.linear.weight, error.affine.T @ a)
+    accumulate(layer.linear.weight, error.affine.mT @ a)
     if layer.linear.bias is not None:
-        accumulate(layer.linear.bias, error.affine.sum(dim=0))
+        accumulate(layer.linear.bias, error.affine.sum(dim=-2))

@@ -94,6 +94,12 @@ class Network(nn.Module):
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
         #: Units in each layer, input first.
         self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
+        #: Stages from input to output.
+        self.depth = len(layers)
+        #: Units of the output.
+        self.outputs = self.sizes[-1]
+        #: K for a stack of K networks (:func:`pcsnn.ensembles.stack`), otherwise ``None``.
+        self.copies: int | None = getattr(layers[0].linear, "copies", None)
         if squash_input and len(layers) == 1:
             raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
@@ -101,12 +107,19 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
-        a = self.input_activation(validate.matrix("x", x, self.sizes[0]))
+        if self.copies is None:
+            validate.matrix("x", x, self.sizes[0])
+        a = self.input_activation(x)
         for layer in self.layers:
             a = layer(a)
         return a
 
-    def stages(self) -> list[nn.Sequential]:
+    @property
+    def output_activation(self) -> Activation:
+        """The activation of the output layer."""
+        return self.layers[-1].activation
+
+    def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
 
         Composed, followed by :meth:`read_out`, they are :meth:`forward`. The stages share

@@ -58,11 +58,11 @@ class WeightPerturbation:
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
         """Fill ``.grad`` with difference quotients; weights end as they began, to the bit."""
         loss = admit_loss(network, self.loss)
-        y = admit(network, x, y)
+        y = admit(network, x, y, loss)
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
-        here = loss.value(trace.prediction, y).mean()
+        here = loss.value(trace.prediction, y).mean(dim=-1)
         for parameter in network.parameters():
             if parameter.requires_grad:
                 gradient = torch.empty_like(parameter)
@@ -91,7 +91,7 @@ class WeightPerturbation:
         else:
             slope = (above - here) / step
         weight.copy_(kept)
-        return slope
+        return slope.sum()  # of K networks as one, a weight changes the loss of its own
 
     def _step(self, dtype: torch.dtype) -> float:
         if self.step is not None:
@@ -123,7 +123,7 @@ def trial_and_error(
         seed: of the choice of weight and change.
     """
     loss = admit_loss(network, loss)
-    y = admit(network, x, y)
+    y = admit(network, x, y, loss)
     step, generator = validate.positive("step", step), as_generator(seed)
     parameters = [p.view(-1) for p in network.parameters() if p.requires_grad]
     ends = torch.tensor([p.numel() for p in parameters]).cumsum(0)
@@ -145,5 +145,5 @@ def trial_and_error(
 
 @torch.no_grad()
 def mean_loss(network: Network, x: Tensor, y: Tensor, loss: str | Loss) -> Tensor:
-    """The loss of a batch, a single number, without touching batch norm's averages."""
-    return as_loss(loss).value(forward(network, x).prediction, y).mean()
+    """The mean loss of a batch, without touching batch norm's averages."""
+    return as_loss(loss).value(forward(network, x).prediction, y).mean(dim=-1)

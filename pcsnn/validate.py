@@ -105,6 +105,18 @@ def same_shape(name_a: str, a: Tensor, name_b: str, b: Tensor) -> None:
         )
 
 
+def probabilities(name: str, value: Tensor) -> Tensor:
+    """Return ``value`` if its rows ``(…, n)`` are probabilities: none negative, their sum 1."""
+    tolerance = max(1e-3, 8 * torch.finfo(value.dtype).eps)
+    sums = value.sum(dim=-1)
+    if bool((value < 0).any()) or bool(((sums - 1).abs() > tolerance).any()):
+        finite(name, value)
+        raise ValueError(
+            f"{name} must hold probabilities for this loss: none negative, each row with sum 1"
+        )
+    return value
+
+
 def labels(name: str, value: Tensor, classes: int) -> Tensor:
     """Return ``value`` if it is a vector of whole numbers from 0 to ``classes - 1``."""
     tensor(name, value, floating=False)

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from pcsnn.experiments import (
     backprop_mnist,
+    learning_rules,
     mnist_facts,
     rate_accuracy,
     shadow_tricks,
+    song_figure_3,
     spiking_mnist,
     tau_s,
+    weight_transport,
 )
 from pcsnn.experiments.base import (
     SCALES,
@@ -48,11 +51,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         backprop_mnist,
+        learning_rules,
         mnist_facts,
         rate_accuracy,
         shadow_tricks,
+    song_figure_3,
         spiking_mnist,
         tau_s,
+        weight_transport,
     )
 }
 

@@ -1,0 +1,92 @@
+"""A learning rule under observation: its energy, and the angle of its updates, by epoch."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcsnn.data import Dataset
+from pcsnn.feedback import angle
+from pcsnn.networks import Network
+from pcsnn.rules import LearningRule, Report
+
+
+class Observed:
+    """A rule that keeps, for each epoch, what it did beside changing weights.
+
+    Its ``curves`` have one number an epoch:
+
+    - ``energy``: when the weights were changed, the mean over the epoch; the loss for a rule
+      that infers nothing;
+    - ``angle``, and ``angle_2`` to ``angle_L`` for one layer's weights: between the update that
+      the rule proposes for a probe and the reference's, in degrees;
+    - ``length``: of the rule's update, as a multiple of the reference's.
+
+    It has a state, which goes into the checkpoint of :func:`pcsnn.train`.
+
+    Args:
+        rule: what is called.
+        reference: what it is compared with.
+        probe: the samples on which they are compared.
+    """
+
+    def __init__(self, rule: LearningRule, reference: LearningRule, probe: Dataset) -> None:
+        self.rule, self.reference, self.probe = rule, reference, probe
+        self.loss = getattr(rule, "loss", None)
+        self.curves: dict[str, list[float]] = {}
+        self.before: dict[str, float] = {}
+        self._total: float | Tensor = 0.0
+        self._count = 0
+
+    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+        """Fill ``.grad`` as the rule does."""
+        report = self.rule(network, x, y)
+        self._total = self._total + len(x) * _energy(report).double()
+        self._count += len(x)
+        return report
+
+    def begin(self, network: Network) -> None:
+        """Compare the updates before anything is learnt."""
+        self.before = self.compare(network)
+
+    def end_epoch(self, network: Network) -> None:
+        """Write down the epoch that has ended, and begin another."""
+        measures = {"energy": float(self._total) / self._count, **self.compare(network)}
+        for name, value in measures.items():
+            self.curves.setdefault(name, []).append(value)
+        self._total, self._count = 0.0, 0
+
+    def compare(self, network: Network) -> dict[str, float]:
+        """Angles and length of the update for the probe; the network stays as it is."""
+        mine, theirs = (self._update(rule, network) for rule in (self.rule, self.reference))
+        whole, other = torch.cat(mine), torch.cat(theirs)
+        layers = zip(mine, theirs, strict=True)
+        return {
+            "angle": angle(whole, other),
+            **{f"angle_{l}": angle(a, b) for l, (a, b) in enumerate(layers, start=2)},
+            "length": float(whole.norm() / other.norm()),
+        }
+
+    def _update(self, rule: LearningRule, network: Network) -> list[Tensor]:
+        """What a rule proposes for the weights of each layer, as vectors."""
+        network = copy.deepcopy(network)
+        network.zero_grad(set_to_none=True)
+        rule(network, self.probe.inputs, self.probe.labels)
+        found = [layer.linear.weight.grad for layer in network.layers]
+        return [g.double().flatten() for g in found if g is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has written down so far."""
+        return {"curves": self.curves, "before": self.before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there; an epoch that was cut off is begun again."""
+        self.curves, self.before = state["curves"], state["before"]
+        self._total, self._count = 0.0, 0
+
+
+def _energy(report: Report) -> Tensor:
+    return report.loss if report.energy is None else report.energy

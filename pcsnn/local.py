@@ -1,0 +1,239 @@
+"""What the predictive coding rules have in common: one episode, and weights that learn in it.
+
+A rule decides *when* which stage learns: its *moments*. *What* a stage learns is the same
+everywhere, eq. 43: the error above it times the activity below it, both present at the two
+ends of each weight.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcsnn import compiled, validate
+from pcsnn.backprop import all_finite
+from pcsnn.chains import Chain
+from pcsnn.energies import OutputEnergy
+from pcsnn.inference import Episode, State, refuse_divergence
+from pcsnn.likelihood import Loss, as_loss
+from pcsnn.networks import Network
+from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.stages import DensePoint, Point
+
+if TYPE_CHECKING:
+    from pcsnn.feedback import Feedback
+
+ON_DIVERGENCE = ("raise", "allow")
+
+
+class Moment(NamedTuple):
+    """Stage ``k``, linearised where it is now, learns from the errors above it, ``(B, n)``."""
+
+    k: int
+    point: Point
+    error: Tensor
+
+
+@dataclass(frozen=True)
+class LocalRule:
+    """A learning rule that reads its updates off the error nodes of one episode.
+
+    Args:
+        loss: the energy of the clamped output: a name of :data:`pcsnn.likelihood.LOSSES` or a
+            :class:`~pcsnn.likelihood.Loss`.
+        feedback: matrices that carry errors back in the place of the transposed weights; they
+            learn along where they are parameters that require gradients.
+        on_divergence: ``"raise"`` stops before any weight is touched; ``"allow"`` looks at
+            nothing, for many networks as one of which some may diverge.
+    """
+
+    loss: str | Loss = "squared_error"
+    feedback: Feedback | None = None
+    on_divergence: str = "raise"
+
+    def __post_init__(self) -> None:
+        as_loss(self.loss)
+        validate.one_of("on_divergence", self.on_divergence, ON_DIVERGENCE)
+
+    @torch.no_grad()
+    def __call__(self, network: Network | Chain, x: Tensor, y: Tensor) -> Report:
+        """Fill ``.grad`` with minus the change of each weight, over the learning rate.
+
+        Raises:
+            TypeError, ValueError: for a batch that does not fit the network.
+            DivergenceError: where activity, loss or errors are not finite; nothing is filled.
+        """
+        moments, report = self._moments(network, x, y)
+        scale = -1 / report.prediction.shape[-2]
+        for k, point, error in moments:
+            for n, (parameter, gradient) in enumerate(point.gradients(scale * error)):
+                accumulate(parameter, gradient)
+                if n == 0 and self.feedback is not None and self.feedback.learns(k):
+                    accumulate(self.feedback.weights[k - 1], gradient.clone())
+        return report
+
+    @torch.no_grad()
+    def step(
+        self, network: Network | Chain, x: Tensor, y: Tensor, learning_rate: float | Tensor
+    ) -> Report:
+        """Plain gradient descent in one go: change the weights in place, without ``.grad``.
+
+        The result is that of calling the rule and letting ``torch.optim.SGD`` step, to
+        rounding, and takes less time.
+
+        Args:
+            network: changed in place.
+            x: inputs.
+            y: labels or targets.
+            learning_rate: α, or for K networks as one a tensor ``(K,)``.
+        """
+        learning_rate = admit_rate("learning_rate", learning_rate, network)
+        moments, report = self._moments(network, x, y)
+        self._ascend(moments, learning_rate, report.prediction.shape[-2])
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """The feedback, which may learn: it goes into the checkpoint of :func:`pcsnn.train`."""
+        return {} if self.feedback is None else self.feedback.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the feedback back as it was."""
+        if self.feedback is not None:
+            self.feedback.load_state_dict(state)
+
+    @torch.no_grad()
+    def watch(self, network: Network | Chain, x: Tensor, y: Tensor) -> Iterator[State]:
+        """The states of the episode, each saying which stages would learn; nothing is changed."""
+        episode = self._present(network, x, y)
+        episode.forget()
+        yield from self._states(episode)
+
+    def _moments(
+        self, network: Network | Chain, x: Tensor, y: Tensor
+    ) -> tuple[list[Moment], Report]:
+        """Which stages learn from what: small networks by the kernel, others by PyTorch."""
+        energy, y = self._admit(network, x, y)
+        plan = self._plan(network)
+        if plan is not None and self.feedback is None and compiled.fits(network, energy):
+            found = compiled.present(network, x, y, energy, plan)  # type: ignore[arg-type]
+            if self.on_divergence == "allow" or (found.finite and self._accepts(found)):
+                return list(map(Moment, count(), found.points, found.errors)), found.report
+            # PyTorch goes through the episode again, and says what is wrong with it.
+        episode = Episode(network, x, y, energy, self._matrices(network))
+        moments, report = self._run(episode)
+        self._refuse(network, episode, moments, report)
+        return moments, report
+
+    def _plan(self, network: Network | Chain) -> compiled.Plan | None:
+        """The episode as the kernel knows it, if it does."""
+        return None
+
+    def _accepts(self, found: compiled.Presented) -> bool:
+        """Whether the kernel's result stands."""
+        return True
+
+    @abstractmethod
+    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
+        """Run the episode, and say which stages learn when."""
+
+    @abstractmethod
+    def _states(self, episode: Episode) -> Iterator[State]:
+        """Run the episode for someone who looks."""
+
+    def _matrices(self, network: Network | Chain) -> list[Tensor] | None:
+        return None if self.feedback is None else self.feedback.matrices(network)
+
+    def _present(
+        self, network: Network | Chain, x: Tensor, y: Tensor, *, plastic: bool = False
+    ) -> Episode:
+        energy, y = self._admit(network, x, y)
+        return Episode(network, x, y, energy, self._matrices(network), plastic=plastic)
+
+    def _admit(self, network: Network | Chain, x: Tensor, y: Tensor) -> tuple[OutputEnergy, Tensor]:
+        energy = OutputEnergy(admit_loss(network, self.loss), network.read_out())
+        if torch.is_tensor(step_size := getattr(self, "step_size", None)):
+            admit_rate("step_size", step_size, network)
+        return energy, admit(network, x, y, energy.loss)
+
+    def _refuse(
+        self,
+        network: Network | Chain,
+        episode: Episode,
+        moments: Sequence[Moment],
+        report: Report,
+    ) -> None:
+        """Stop before any weight is touched where activity or an error is not finite.
+
+        The first predictions tell of the input and the output's error of the loss; weights
+        that are not finite reach one or the other, or an error between.
+        """
+        if self.on_divergence == "allow":
+            return
+        activity = [episode.origin[0].u, report.loss]
+        if all_finite([*activity, *(moment.error for moment in moments)]):
+            return
+        assert episode.y is not None
+        episode.forget()
+        x, y = episode.origin[0].x, episode.y
+        if all_finite([x, y, *(point.u for point in episode.origin)]):
+            episode.restart()
+            for state in self._states(episode):
+                refuse_divergence(network, x, y, state)
+        explain_non_finite(network, x, y)
+
+    def _ascend(self, moments: Sequence[Moment], learning_rate: float | Tensor, batch: int) -> None:
+        """Change the weights of each stage at its moment, eq. 43."""
+        if torch.is_tensor(learning_rate):  # K networks as one, each with its own
+            own, rate = per_network(learning_rate), 1 / batch
+            moments = [m._replace(error=own * m.error) for m in moments]
+        else:
+            rate = learning_rate / batch
+        if not all(isinstance(moment.point, DensePoint) for moment in moments):
+            # All gradients before any change: a stage may learn at several moments.
+            changes = [list(point.gradients(rate * error)) for _, point, error in moments]
+            for parameter, change in chain.from_iterable(changes):
+                parameter.add_(change)
+            return
+        for k, point, error in moments:
+            if self.feedback is not None and self.feedback.learns(k):
+                _, gradient = next(iter(point.gradients(error)))
+                self.feedback.weights[k - 1].add_(gradient, alpha=rate)
+            point.ascend(error, rate)  # type: ignore[attr-defined]
+
+
+def admit_rate(name: str, value: float | Tensor, network: Network | Chain) -> float | Tensor:
+    """Refuse what is no positive number, nor for K networks as one a tensor ``(K,)`` of them."""
+    if not torch.is_tensor(value):
+        return validate.positive(name, value)
+    if value.shape != (network.copies,):
+        expected = "a number" if network.copies is None else f"of shape ({network.copies},)"
+        raise ValueError(f"{name} must be {expected} for this network, not {tuple(value.shape)}")
+    if not bool(((value > 0) & torch.isfinite(value)).all()):
+        raise ValueError(f"{name} must be positive and finite, not {value.tolist()}")
+    return value
+
+
+def prediction(episode: Episode) -> Report:
+    """What the forward pass says of the batch."""
+    assert episode.y is not None
+    u, energy = episode.output, episode.energy
+    return Report(energy.mean(u, episode.y), energy.read_out.function(u))
+
+
+def admit_step_size(step_size: float | Tensor) -> None:
+    """Refuse a step size that is not positive, or for K networks not all of them."""
+    if not torch.is_tensor(step_size):
+        validate.positive("step_size", step_size)
+    elif step_size.dim() != 1 or not bool(((step_size > 0) & torch.isfinite(step_size)).all()):
+        raise ValueError("step_size must hold a positive, finite number for each network")
+
+
+def per_network(value: float | Tensor) -> float | Tensor:
+    """A number, or a number for each of K networks shaped to multiply ``(K, B, n)``."""
+    return value.view(-1, 1, 1) if torch.is_tensor(value) else value

@@ -1,0 +1,198 @@
+"""Zero-divergence inference learning: back-propagation's updates from local ones (thesis 3.5.3).
+
+Song et al. (2020) found three conditions under which inference learning changes each weight by
+exactly what back-propagation would:
+
+C1. the episode starts from the forward pass, every hidden error zero;
+C2. the weights of layer ``l`` change at ``t = L − l``, when the error first reaches them;
+C3. the inference step is ``γ = 1``.
+
+At its own time a layer's error has come down one stage a step, ``ε^(l) = σ'(x) ⊙ (ε^(l+1) W)``:
+the delta recursion with the opposite sign. What the layers behind the front do meanwhile is of
+no consequence, so the fast form leaves it out; the literal form steps everything.
+:class:`FaZIL` finds a layer's time from the layer's own errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsnn import validate
+from pcsnn.chains import Chain
+from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan, Presented
+from pcsnn.inference import Episode, Error, State
+from pcsnn.local import LocalRule, Moment, admit_step_size, per_network, prediction
+from pcsnn.networks import Network
+from pcsnn.rules import Report
+
+
+@dataclass(frozen=True)
+class ZIL(LocalRule):
+    """Z-IL: exactly back-propagation, by local updates.
+
+    Args:
+        loss: the energy of the clamped output.
+        feedback: matrices in the place of the transposed weights.
+        literal: simulate the whole network at every step, rather than the front alone. Both
+            forms give the same numbers.
+        step_size: γ. Other than 1 breaks C3: layer ``l`` learns ``γ^(L−l)`` times as fast. A
+            tensor ``(K,)`` gives each of K networks as one its own.
+
+    Example:
+        >>> network = pcsnn.mlp([784, 32, 32, 10], "sigmoid")
+        >>> report = pcsnn.ZIL()(network, x, y)  # fills .grad with back-propagation's gradient
+    """
+
+    literal: bool = False
+    step_size: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        admit_step_size(self.step_size)
+
+    def _plan(self, network: Network | Chain) -> Plan:
+        return Plan(network.depth - 1, self.step_size, AT_OWN_TIME if self.literal else AT_FRONT)
+
+    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
+        moments = self._simulated(episode) if self.literal else self._front(episode)
+        return moments, prediction(episode)
+
+    def _front(self, episode: Episode) -> list[Moment]:
+        """The errors at the front, output first: all that Z-IL reads."""
+        origin, error, gamma = episode.origin, episode.output_error(), per_network(self.step_size)
+        last = len(origin) - 1
+        moments = [Moment(last, origin[last], error)]
+        for k in range(last, 0, -1):
+            error = origin[k].pull_back(error, episode.feedback[k - 1])
+            if torch.is_tensor(gamma) or gamma != 1:
+                error = gamma * error
+            moments.append(Moment(k - 1, origin[k - 1], error))
+        return moments
+
+    def _simulated(self, episode: Episode) -> list[Moment]:
+        """Every layer at every step, and each stage at its time."""
+        moments = []
+        last = len(episode.origin) - 1
+        for t in range(last + 1):
+            errors, k = episode.errors(), last - t
+            error = errors[k]
+            if error is not None:
+                moments.append(Moment(k, episode.points[k], error))
+            if t < last:
+                episode.move(episode.slopes(errors), per_network(self.step_size))
+        return moments
+
+    def _states(self, episode: Episode) -> Iterator[State]:
+        last = len(episode.origin) - 1
+        for t in range(last + 1):
+            errors = episode.errors()
+            yield episode.state(t, errors, (last - t,))
+            episode.move(episode.slopes(errors), per_network(self.step_size))
+
+
+class Detector:
+    """Song's φ: fires for a neuron whose error has been zero for long, and is not now.
+
+    Args:
+        layers: how many layers it watches.
+        window: ``t_d``, for how many steps an error has to be zero before. The network has
+            come out of the prediction phase, so before ``t = 0`` all errors count as zero.
+    """
+
+    def __init__(self, layers: int, window: int) -> None:
+        self.window = window
+        self._silent: list[Tensor | None] = [None] * layers  # None: silent since ever
+
+    def fires(self, errors: Sequence[Error]) -> list[Tensor | None]:
+        """For each layer which neurons fire now, ``(B, n)``; ``None`` where none can."""
+        return [self._layer(k, error) for k, error in enumerate(errors)]
+
+    def _layer(self, k: int, error: Error) -> Tensor | None:
+        silent = self._silent[k]
+        if error is None:
+            return None
+        active = error != 0
+        if silent is None:
+            fired, silent = active, torch.full_like(error, self.window)
+        else:
+            fired = active & (silent >= self.window)
+        self._silent[k] = torch.where(active, 0, silent + 1)
+        return fired
+
+
+@dataclass(frozen=True)
+class FaZIL(LocalRule):
+    """Fully autonomous Z-IL (Song, algorithm 2): each neuron finds its own time.
+
+    The weights into a neuron change when φ fires for it, so that no clock is needed. Where a
+    neuron's error is zero at its own time, φ may fire later, and the update is then not
+    back-propagation's. Weights change at the end of the episode; before it nothing that φ
+    looks at depends on them, as long as it fires on time.
+
+    Args:
+        loss: the energy of the clamped output.
+        feedback: matrices in the place of the transposed weights.
+        detection_window: ``t_d``, 1 or more.
+        steps: how long the pair is presented, in inference steps; left out, until the error
+            has reached the first layer, ``L − 2``.
+        literal: always simulate φ. Otherwise, where it provably fires for every neuron on
+            time and never again, Z-IL's fast form stands in, with the same numbers.
+    """
+
+    detection_window: int = 4
+    steps: int | None = None
+    literal: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.positive_int("detection_window", self.detection_window)
+        if self.steps is not None:
+            validate.positive_int("steps", self.steps)
+
+    def _plan(self, network: Network | Chain) -> Plan | None:
+        last = network.depth - 1
+        return Plan(last, 1.0, AT_FRONT) if self._once(last) else None
+
+    def _accepts(self, found: Presented) -> bool:
+        return _on_time(found.errors)
+
+    def _once(self, last: int) -> bool:
+        """Whether no neuron that fires on time can fire again: the episode is too short."""
+        steps = last if self.steps is None else self.steps
+        return not self.literal and last <= steps <= self.detection_window
+
+    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
+        if self._once(len(episode.origin) - 1):
+            moments = ZIL(self.loss, self.feedback)._front(episode)
+            if _on_time([moment.error for moment in moments]):
+                return moments, prediction(episode)
+        moments = [m for t, errors, fired in self._simulated(episode) for m in fired]
+        return moments, prediction(episode)
+
+    def _simulated(self, episode: Episode) -> Iterator[tuple[int, Sequence[Error], list[Moment]]]:
+        last = len(episode.origin) - 1
+        steps = last if self.steps is None else self.steps
+        phi = Detector(last + 1, self.detection_window)
+        for t in range(steps + 1):
+            errors = episode.errors()
+            moments = []
+            for k, fired in enumerate(phi.fires(errors)):
+                error = errors[k]
+                if fired is not None and error is not None and bool(fired.any()):
+                    moments.append(Moment(k, episode.points[k], torch.where(fired, error, 0)))
+            yield t, errors, moments
+            if t < steps:
+                episode.move(episode.slopes(errors), 1.0)
+
+    def _states(self, episode: Episode) -> Iterator[State]:
+        for t, errors, moments in self._simulated(episode):
+            yield episode.state(t, errors, tuple(sorted(m.k for m in moments)))
+
+
+def _on_time(errors: Sequence[Tensor]) -> bool:
+    """Whether no error is zero at its own time: φ fires for every neuron of every sample."""
+    return all(bool((error != 0).all()) for error in errors)
