@@ -7,7 +7,6 @@ have learnt alone. Small networks spend most of their time on calls, and K of th
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -74,11 +73,8 @@ def stack(networks: Sequence[Network]) -> Network:
         Layer(StackedLinear([n.layers[l].linear for n in networks]), first.layers[l].activation)  # type: ignore[arg-type]
         for l in range(len(first.layers))
     ]
-    return Network(
-        layers,
-        value_nodes=first.value_nodes,
-        squash_input=first.input_activation.name != "identity",
-    )
+    squash = first.input_activation.name != "identity"
+    return Network(layers, value_nodes=first.value_nodes, squash_input=squash)
 
 
 @torch.no_grad()
@@ -108,6 +104,8 @@ def _same(k: int, first: Network, network: Network) -> None:
         raise TypeError(f"networks[{k}] must be a pcsnn.Network, not a {noun}")
     if network.sizes != first.sizes:
         raise ValueError(f"networks[{k}] has sizes {network.sizes}, but networks[0] {first.sizes}")
+    if any(layer.norm is not None for layer in network.layers):
+        raise ValueError(f"networks[{k}] has batch norm, which a stack has not")
     kinds = [
         [(m.activation.name, m.linear.bias is None) for m in n.layers] + [n.value_nodes]
         for n in (first, network)
@@ -118,8 +116,6 @@ def _same(k: int, first: Network, network: Network) -> None:
         validate.same_kind(f"networks[{k}]", other, "networks[0]", one)
         if one.requires_grad != other.requires_grad:
             raise ValueError(f"networks[{k}] has other frozen parameters than networks[0]")
-    if any(layer.norm is not None for layer in network.layers):
-        raise ValueError(f"networks[{k}] has batch norm, which a stack has not")
 
 
 def train_many(
@@ -165,14 +161,17 @@ def train_many(
         DivergenceError: with ``on_divergence="raise"``.
     """
     validate.positive_int("epochs", epochs)
-    validate.positive_int("batch_size", batch_size)
     validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
     stacked = stack(networks)
     check_fit("data", networks[0], data)
+    batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
     if validation is not None:
         check_fit("validation", networks[0], validation)
     orders, rates = _orders(seeds, stacked), _rates(learning_rate, stacked)
-    crew = _Crew(stacked, _allowing(rule), rates, data, batch_size, drop_last, orders)
+    strict = getattr(rule, "on_divergence", "raise") == "raise"
+    if hasattr(rule, "on_divergence"):  # one network that diverges must not stop the others
+        rule = replace(rule, on_divergence="allow")  # type: ignore[type-var]
+    crew = _Crew(stacked, rule, rates, data, batch_size, drop_last, orders, strict)
     return _train(crew, networks, epochs, validation, progress, on_divergence == "raise")
 
 
@@ -184,7 +183,7 @@ def _train(
     progress: bool,
     raises: bool,
 ) -> list[History]:
-    """The networks themselves hold their last finished epoch: going back is to do nothing."""
+    """The networks themselves hold the last finished epoch: going back is doing nothing."""
     from tqdm import tqdm
 
     histories = [History() for _ in networks]
@@ -196,7 +195,7 @@ def _train(
             seconds = time.perf_counter() - start
             for k, history in enumerate(histories):
                 if sound[k] and not history.diverged:
-                    own = {name: float(values[k]) for name, values in measures.items()}
+                    own = {name: float(each[k]) for name, each in measures.items()}
                     histories[k] = history.extended(own, seconds)
                     _hand_back(crew.stacked, k, networks[k])
                 elif raises:
@@ -223,6 +222,7 @@ class _Crew:
     batch_size: int
     drop_last: bool
     orders: Sequence[torch.Generator]
+    strict: bool  # whether inference that ends with more energy counts as divergence
 
     def one_epoch(self, validation: Dataset | None) -> tuple[dict[str, Tensor], Tensor]:
         """Measures of each network, and whether all that it computed was sound."""
@@ -231,7 +231,7 @@ class _Crew:
         sound, count = torch.ones(K, dtype=torch.bool, device=device), 0
         for x, y in self._batches():
             report = self._learn(x, y)
-            if report.energy is not None:
+            if self.strict and report.energy is not None:
                 sound &= ~risen(report.energy, report.loss)
             total += report.loss * x.shape[-2]
             count += x.shape[-2]
@@ -253,56 +253,44 @@ class _Crew:
             yield self.data.inputs[part], self.data.labels[part]
 
     def _learn(self, x: Tensor, y: Tensor) -> Report:
-        step = getattr(self.rule, "step", None)
-        if callable(step):
+        if callable(step := getattr(self.rule, "step", None)):
             return step(self.stacked, x, y, self.rates)
         self.stacked.zero_grad()
         report = self.rule(self.stacked, x, y)
-        with torch.no_grad():
-            for p in self.stacked.parameters():
-                if p.grad is not None:
-                    rate = self.rates
-                    if torch.is_tensor(rate):
-                        rate = rate.view(-1, *(1 for _ in p.shape[1:]))
-                    p -= rate * p.grad
+        rates = torch.as_tensor(self.rates)
+        for p in self.stacked.parameters():
+            if p.grad is not None:
+                p.data -= (rates.view(-1, 1, 1) if p.dim() == 3 else rates.view(-1, 1)) * p.grad
         return report
 
     @torch.no_grad()
     def _measure(self, data: Dataset) -> dict[str, Tensor]:
         """Loss and accuracy of each network, as :func:`pcsnn.evaluation.evaluate` has them."""
-        loss = getattr(self.rule, "loss", None)
-        loss = None if loss is None else admit_loss(self.stacked, loss)
+        if (loss := getattr(self.rule, "loss", None)) is not None:
+            loss = admit_loss(self.stacked, loss)
         totals: dict[str, Tensor] = {}
         for x, y in batches(data, 1000, shuffle=False):
-            prediction, found = self.stacked(x), {}
+            prediction = self.stacked(x)
+            found = {"test_accuracy": (prediction.argmax(dim=-1) == y).double()}
             if loss is not None:  # after the read-out, and of numbers that may not be finite
-                target = one_hot(y, prediction.shape[-1], prediction.dtype)
-                energy = OutputEnergy(loss, activation("identity"))
-                found["test_loss"] = energy.value(prediction, target.expand_as(prediction))
-            found["test_accuracy"] = (prediction.argmax(dim=-1) == y).to(prediction.dtype)
+                target = one_hot(y, prediction.shape[-1], prediction.dtype).expand_as(prediction)
+                found["test_loss"] = OutputEnergy(loss, activation("identity")).value(
+                    prediction, target
+                )
             for name, values in found.items():
                 totals[name] = totals.get(name, 0) + values.double().sum(dim=-1)
         return {name: total / len(data) for name, total in totals.items()}
 
 
-def _allowing(rule: LearningRule) -> LearningRule:
-    """The rule, told to look at nothing: one network that diverges must not stop the others."""
-    fields = dataclasses.fields(rule) if dataclasses.is_dataclass(rule) else ()
-    if any(field.name == "on_divergence" for field in fields):
-        return replace(rule, on_divergence="allow")  # type: ignore[type-var]
-    return rule
-
-
 def _rates(learning_rate: float | Sequence[float], stacked: Network) -> float | Tensor:
     if not isinstance(learning_rate, Sequence | Tensor):
         return validate.positive("learning_rate", learning_rate)
-    weight = stacked.layers[0].linear.weight
-    rates = torch.as_tensor(learning_rate, dtype=weight.dtype, device=weight.device)
-    return admit_rate("learning_rate", rates, stacked)
+    own = torch.as_tensor(learning_rate).to(stacked.layers[0].linear.weight)
+    return admit_rate("learning_rate", own, stacked)
 
 
 def _orders(seeds: Sequence[int], stacked: Network) -> list[torch.Generator]:
-    """A generator for each network, or one for all where they share a seed."""
+    """A generator for each network, or one for all that share a seed."""
     if not isinstance(seeds, Sequence) or len(seeds) != stacked.copies:
         raise ValueError(f"seeds must hold {stacked.copies} whole numbers, one for each network")
     for k, seed in enumerate(seeds):

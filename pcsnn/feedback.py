@@ -181,9 +181,9 @@ class DirectFeedbackAlignment(LocalRule):
         return self.feedback.matrices(network, direct=True)
 
     def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        return self._moments(episode), prediction(episode)
+        return self._all_at_once(episode), prediction(episode)
 
-    def _moments(self, episode: Episode) -> list[Moment]:
+    def _all_at_once(self, episode: Episode) -> list[Moment]:
         origin, output = episode.origin, episode.output_error()
         last = Moment(len(origin) - 1, origin[-1], output)
         hidden = zip(origin[1:], episode.feedback, strict=True)
@@ -191,8 +191,13 @@ class DirectFeedbackAlignment(LocalRule):
         return [*(Moment(k, origin[k], e) for k, e in enumerate(errors)), last]
 
     def _states(self, episode: Episode) -> Iterator[State]:
-        moments = self._moments(episode)
-        yield episode.state(0, [m.error for m in moments], tuple(m.k for m in moments))
+        moments = self._all_at_once(episode)
+        u = [point.u for point in episode.origin]
+        assert episode.y is not None
+        # The value nodes stay where they are, so that only the output costs anything.
+        energies = episode.energies([*([None] * (len(u) - 1)), moments[-1].error])
+        errors, changed = [m.error for m in moments], tuple(m.k for m in moments)
+        yield State(0, [*u[:-1], episode.y], u, errors, energies, 0.0, changed)
 
 
 def _weights(network: object) -> list[Tensor]:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.backprop import all_finite
 from pcsnn.chains import Chain
-from pcsnn.compiled import AT_END, Plan, Presented
+from pcsnn.compiled import AT_END, Plan, Settled
 from pcsnn.inference import Episode, Error, State
-from pcsnn.local import LocalRule, Moment, admit_rate, admit_step_size, per_network, prediction
+from pcsnn.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError, Report, accumulate, explain_non_finite
+from pcsnn.stages import per_copy
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,11 @@ class InferenceLearning(LocalRule):
     def _plan(self, network: Network | Chain) -> Plan | None:
         return None if self.tolerance is not None else Plan(self.steps, self.step_size, AT_END)
 
-    def _accepts(self, found: Presented) -> bool:
-        assert found.report.energy is not None
-        return not _risen(found.report.energy, found.report.loss)
+    def _accepts(self, found: Settled) -> bool:
+        return not found.risen
 
     def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        t, errors, gamma = 0, episode.errors(), per_network(self.step_size)
+        t, errors, gamma = 0, episode.errors(), per_copy(self.step_size)
         while t < self.steps:
             slopes = episode.slopes(errors)
             if self._settled(slopes):
@@ -76,7 +76,7 @@ class InferenceLearning(LocalRule):
         return moments, Report(found.loss, found.prediction, energy, t)
 
     def _states(self, episode: Episode) -> Iterator[State]:
-        gamma, everything = per_network(self.step_size), tuple(range(len(episode.origin)))
+        gamma, everything = per_copy(self.step_size), tuple(range(len(episode.origin)))
         for t in range(self.steps + 1):
             errors = episode.errors()
             slopes = episode.slopes(errors)
@@ -151,7 +151,7 @@ class IncrementalInferenceLearning(LocalRule):
         episode = self._present(network, x, y, plastic=True)
         for _, moments, slopes in self._walk(episode):
             self._ascend(moments, learning_rate, episode.batch)
-            episode.move(slopes, per_network(self.step_size))
+            episode.move(slopes, per_copy(self.step_size))
         found, energy = prediction(episode), episode.energies(episode.errors()).sum(dim=-1)
         if self.on_divergence == "allow":
             return Report(found.loss, found.prediction, energy, self.steps)
@@ -177,7 +177,7 @@ class IncrementalInferenceLearning(LocalRule):
             if _risen(state.energies.sum(dim=-1), start):
                 break
             self._ascend(moments, learning_rate, episode.batch)
-            episode.move(slopes, per_network(self.step_size))
+            episode.move(slopes, per_copy(self.step_size))
         else:
             state = episode.state(self.steps, episode.errors())
         _put_back(self._plastic(network), kept)
@@ -205,7 +205,7 @@ class IncrementalInferenceLearning(LocalRule):
         """With the weights as they are: watching changes nothing."""
         for t, (errors, moments, slopes) in enumerate(self._walk(episode)):
             yield episode.state(t, errors, tuple(moment.k for moment in moments))
-            episode.move(slopes, per_network(self.step_size))
+            episode.move(slopes, per_copy(self.step_size))
 
 
 def _put_back(parameters: Sequence[Tensor], kept: Sequence[Tensor]) -> None:

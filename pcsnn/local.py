@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ from pcsnn.inference import Episode, State, refuse_divergence
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
-from pcsnn.stages import DensePoint, Point
+from pcsnn.stages import DensePoint, Point, per_copy
 
 if TYPE_CHECKING:
     from pcsnn.feedback import Feedback
@@ -69,7 +69,12 @@ class LocalRule:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or errors are not finite; nothing is filled.
         """
-        moments, report = self._moments(network, x, y)
+        energy, y = self._admit(network, x, y)
+        found = self._by_kernel(network, x, y, energy)
+        if found is not None:
+            found.fill()
+            return found.report
+        moments, report = self._by_pytorch(network, x, y, energy)
         scale = -1 / report.prediction.shape[-2]
         for k, point, error in moments:
             for n, (parameter, gradient) in enumerate(point.gradients(scale * error)):
@@ -94,7 +99,12 @@ class LocalRule:
             learning_rate: α, or for K networks as one a tensor ``(K,)``.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
-        moments, report = self._moments(network, x, y)
+        energy, y = self._admit(network, x, y)
+        found = self._by_kernel(network, x, y, energy)
+        if found is not None:
+            found.ascend(learning_rate)
+            return found.report
+        moments, report = self._by_pytorch(network, x, y, energy)
         self._ascend(moments, learning_rate, report.prediction.shape[-2])
         return report
 
@@ -114,17 +124,27 @@ class LocalRule:
         episode.forget()
         yield from self._states(episode)
 
-    def _moments(
-        self, network: Network | Chain, x: Tensor, y: Tensor
+    def _by_kernel(
+        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
+    ) -> compiled.Settled | None:
+        """The episode of a small network; ``None`` where PyTorch has to go through it.
+
+        It has to as well where something went wrong: it then says what.
+        """
+        if self.feedback is not None:
+            return None
+        bound = compiled.bound_to(network, energy, self._plan(network), self)
+        if bound is None:
+            return None
+        found = bound.settle(x, y)
+        if self.on_divergence == "allow" or (found.finite and self._accepts(found)):
+            return found
+        return None
+
+    def _by_pytorch(
+        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
     ) -> tuple[list[Moment], Report]:
-        """Which stages learn from what: small networks by the kernel, others by PyTorch."""
-        energy, y = self._admit(network, x, y)
-        plan = self._plan(network)
-        if plan is not None and self.feedback is None and compiled.fits(network, energy):
-            found = compiled.present(network, x, y, energy, plan)  # type: ignore[arg-type]
-            if self.on_divergence == "allow" or (found.finite and self._accepts(found)):
-                return list(map(Moment, count(), found.points, found.errors)), found.report
-            # PyTorch goes through the episode again, and says what is wrong with it.
+        """The episode of any network: which stages learn from what."""
         episode = Episode(network, x, y, energy, self._matrices(network))
         moments, report = self._run(episode)
         self._refuse(network, episode, moments, report)
@@ -134,7 +154,7 @@ class LocalRule:
         """The episode as the kernel knows it, if it does."""
         return None
 
-    def _accepts(self, found: compiled.Presented) -> bool:
+    def _accepts(self, found: compiled.Settled) -> bool:
         """Whether the kernel's result stands."""
         return True
 
@@ -190,7 +210,7 @@ class LocalRule:
     def _ascend(self, moments: Sequence[Moment], learning_rate: float | Tensor, batch: int) -> None:
         """Change the weights of each stage at its moment, eq. 43."""
         if torch.is_tensor(learning_rate):  # K networks as one, each with its own
-            own, rate = per_network(learning_rate), 1 / batch
+            own, rate = per_copy(learning_rate), 1 / batch
             moments = [m._replace(error=own * m.error) for m in moments]
         else:
             rate = learning_rate / batch
@@ -201,10 +221,8 @@ class LocalRule:
                 parameter.add_(change)
             return
         for k, point, error in moments:
-            if self.feedback is not None and self.feedback.learns(k):
-                _, gradient = next(iter(point.gradients(error)))
-                self.feedback.weights[k - 1].add_(gradient, alpha=rate)
-            point.ascend(error, rate)  # type: ignore[attr-defined]
+            B = None if self.feedback is None or k == 0 else self.feedback.weights[k - 1]
+            point.ascend(error, rate, B)  # type: ignore[attr-defined]
 
 
 def admit_rate(name: str, value: float | Tensor, network: Network | Chain) -> float | Tensor:
@@ -232,8 +250,3 @@ def admit_step_size(step_size: float | Tensor) -> None:
         validate.positive("step_size", step_size)
     elif step_size.dim() != 1 or not bool(((step_size > 0) & torch.isfinite(step_size)).all()):
         raise ValueError("step_size must hold a positive, finite number for each network")
-
-
-def per_network(value: float | Tensor) -> float | Tensor:
-    """A number, or a number for each of K networks shaped to multiply ``(K, B, n)``."""
-    return value.view(-1, 1, 1) if torch.is_tensor(value) else value

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,15 @@ class Layer(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         """``σ(z)``, of shape ``(B, n_out)``."""
         return self.activation(self.pre_activation(a))
+
+
+class Parts(NamedTuple):
+    """What a layer is made of."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    norm: nn.BatchNorm1d | None
+    activation: Activation
 
 
 class Network(nn.Module):
@@ -114,10 +124,24 @@ class Network(nn.Module):
             a = layer(a)
         return a
 
+    def parts(self) -> list[Parts]:
+        """What the layers are made of, looked up once.
+
+        An ``nn.Module`` takes microseconds to find an attribute, and rules for small networks
+        ask at every step; so this reads its tables.
+        """
+        found = []
+        for layer in self._modules["layers"]._modules.values():  # type: ignore[union-attr]
+            held = layer._modules  # type: ignore[union-attr]
+            linear = held["linear"]
+            norm = held.get("norm")
+            found.append(Parts(linear.weight, linear.bias, norm, held["activation"]))  # type: ignore
+        return found
+
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""
-        return self.layers[-1].activation
+        return self.parts()[-1].activation
 
     def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.

@@ -101,6 +101,8 @@ def admit_input(network: Network | Chain, x: Tensor) -> None:
 
 
 def _parameter(network: Network | Chain) -> Tensor:
+    if isinstance(network, Network):
+        return network.parts()[0].weight
     found = next(network.parameters(), None)
     if found is None:
         raise ValueError("network has no parameters, so nothing to learn")

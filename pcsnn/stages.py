@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pcsnn.activations import Activation
 from pcsnn.chains import Chain
-from pcsnn.networks import Network
+from pcsnn.networks import Network, Parts
 
 
 class Point(Protocol):
@@ -63,15 +63,22 @@ class Dense:
     made for one episode, and what an episode asks for again and again is at hand here.
     """
 
-    __slots__ = ("W", "WT", "b", "matmul", "sigma", "squash")
+    __slots__ = ("W", "_WT", "b", "matmul", "sigma", "squash")
 
-    def __init__(self, squash: Activation, linear: nn.Linear) -> None:
+    def __init__(self, squash: Activation, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
         self.squash = squash
         self.sigma = squash.function
-        self.W = linear.weight
-        self.b = linear.bias
-        self.WT = self.W.mT
-        self.matmul = torch.mm if self.W.dim() == 2 else torch.matmul
+        self.W = weight
+        self.b = bias
+        self.matmul = torch.mm if weight.dim() == 2 else torch.matmul
+        self._WT: Tensor | None = None
+
+    @property
+    def WT(self) -> Tensor:
+        """``Wᵀ``, transposed once."""
+        if self._WT is None:
+            self._WT = self.W.mT
+        return self._WT
 
     def at(self, x: Tensor) -> DensePoint:
         """``σ(x)`` is computed here; the prediction when it is asked for."""
@@ -130,10 +137,15 @@ class DensePoint:
         if b is not None:
             yield b, delta.sum(dim=-2)
 
-    def ascend(self, error: Tensor, rate: float) -> None:
-        """Eq. 43 in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
-        W, b, errorT = self.stage.W, self.stage.b, error.mT
-        if W.requires_grad:
+    def ascend(self, error: Tensor, rate: float, feedback: Tensor | None = None) -> None:
+        """Eq. 43 in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``.
+
+        Feedback that learns changes by the very same operation, so that what is equal stays so.
+        """
+        b, errorT = self.stage.b, error.mT
+        for W in (self.stage.W, feedback):
+            if W is None or not W.requires_grad:
+                continue
             if W.dim() == 2:
                 W.addmm_(errorT, self.a, alpha=rate)
             elif self.a.dim() == 3:
@@ -202,15 +214,10 @@ def stages_of(network: Network | Chain) -> list[Stage]:
     Raises:
         ValueError: for a network with a single stage: it has no value node to infer.
     """
-    explicit = (
-        isinstance(network, Network)
-        and network.value_nodes == "pre-activation"
-        and all(layer.norm is None for layer in network.layers)
-    )
     stages: list[Stage]
-    if explicit:
-        squashes = [network.input_activation, *(layer.activation for layer in network.layers)]
-        stages = [Dense(s, m.linear) for s, m in zip(squashes, network.layers, strict=False)]
+    parts = network.parts() if isinstance(network, Network) else []
+    if parts and network.value_nodes == "pre-activation" and all(p.norm is None for p in parts):
+        stages = dense(network, parts)
     else:
         stages = [General(s, f"stage {k}") for k, s in enumerate(network.stages())]
     if len(stages) < 2:
@@ -218,8 +225,19 @@ def stages_of(network: Network | Chain) -> list[Stage]:
     return stages
 
 
+def dense(network: Network, parts: list[Parts]) -> list[Dense]:
+    """A network's layers as stages: each activation goes before the weights above it."""
+    squashes = [network.input_activation, *(part.activation for part in parts)]
+    return [Dense(s, p.weight, p.bias) for s, p in zip(squashes, parts, strict=False)]
+
+
 def _not_differentiable(stage: General) -> ValueError:
     return ValueError(
         f"{stage.name} ({type(stage.module).__name__}) is not differentiable: no gradient "
         "passes from what it gives to what it takes"
     )
+
+
+def per_copy(value: float | Tensor) -> float | Tensor:
+    """A number, or a number for each of K networks shaped to multiply ``(K, B, n)``."""
+    return value.view(-1, 1, 1) if torch.is_tensor(value) else value

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.chains import Chain
-from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan, Presented
+from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan, Settled
 from pcsnn.inference import Episode, Error, State
-from pcsnn.local import LocalRule, Moment, admit_step_size, per_network, prediction
+from pcsnn.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.networks import Network
 from pcsnn.rules import Report
+from pcsnn.stages import per_copy
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ZIL(LocalRule):
 
     def _front(self, episode: Episode) -> list[Moment]:
         """The errors at the front, output first: all that Z-IL reads."""
-        origin, error, gamma = episode.origin, episode.output_error(), per_network(self.step_size)
+        origin, error, gamma = episode.origin, episode.output_error(), per_copy(self.step_size)
         last = len(origin) - 1
         moments = [Moment(last, origin[last], error)]
         for k in range(last, 0, -1):
@@ -83,7 +84,7 @@ class ZIL(LocalRule):
             if error is not None:
                 moments.append(Moment(k, episode.points[k], error))
             if t < last:
-                episode.move(episode.slopes(errors), per_network(self.step_size))
+                episode.move(episode.slopes(errors), per_copy(self.step_size))
         return moments
 
     def _states(self, episode: Episode) -> Iterator[State]:
@@ -91,7 +92,7 @@ class ZIL(LocalRule):
         for t in range(last + 1):
             errors = episode.errors()
             yield episode.state(t, errors, (last - t,))
-            episode.move(episode.slopes(errors), per_network(self.step_size))
+            episode.move(episode.slopes(errors), per_copy(self.step_size))
 
 
 class Detector:
@@ -157,8 +158,8 @@ class FaZIL(LocalRule):
         last = network.depth - 1
         return Plan(last, 1.0, AT_FRONT) if self._once(last) else None
 
-    def _accepts(self, found: Presented) -> bool:
-        return _on_time(found.errors)
+    def _accepts(self, found: Settled) -> bool:
+        return not found.silent
 
     def _once(self, last: int) -> bool:
         """Whether no neuron that fires on time can fire again: the episode is too short."""

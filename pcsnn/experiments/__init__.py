@@ -11,11 +11,13 @@ from pathlib import Path
 
 from pcsnn.experiments import (
     backprop_mnist,
+    il_distance,
     learning_rules,
     mnist_facts,
     rate_accuracy,
     shadow_tricks,
     song_figure_3,
+    song_table_3,
     spiking_mnist,
     tau_s,
     weight_transport,
@@ -51,11 +53,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         backprop_mnist,
+        il_distance,
         learning_rules,
         mnist_facts,
         rate_accuracy,
         shadow_tricks,
     song_figure_3,
+        song_table_3,
         spiking_mnist,
         tau_s,
         weight_transport,

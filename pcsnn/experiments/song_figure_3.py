@@ -24,6 +24,9 @@ from torch import Tensor
 
 from pcsnn import checkpoints, data
 from pcsnn.activations import activation
+from pcsnn.chains import Chain
+from pcsnn.compiled import Settled, bound_to
+from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import stack
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.inference import Episode
@@ -68,12 +71,22 @@ class ScatteredZIL(ZIL):
     sigmas: Tensor | None = None
     generator: torch.Generator | None = field(default=None, compare=False)
 
-    def _simulated(self, episode: Episode) -> list[Moment]:
+    def _draw(self, *shape: int) -> Tensor:
         assert self.sigmas is not None
-        sigma = self.sigmas.view(-1, 1, 1)
+        draw = torch.randn(shape, generator=self.generator, dtype=self.sigmas.dtype)
+        return self.sigmas.view(-1, 1, 1) * draw.to(self.sigmas.device)
+
+    def _by_kernel(
+        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
+    ) -> Settled | None:
+        bound = bound_to(network, energy, self._plan(network), self)
+        if bound is None:
+            return None
+        return bound.settle(x, y, self._draw(bound.K, y.shape[-2], sum(bound.cut)))
+
+    def _simulated(self, episode: Episode) -> list[Moment]:
         for k, point in enumerate(episode.origin[:-1]):
-            draw = torch.randn(point.u.shape, generator=self.generator, dtype=point.u.dtype)
-            episode.deviations[k] = sigma * draw.to(sigma)
+            episode.deviations[k] = self._draw(*point.u.shape)
         return super()._simulated(episode)
 
 
@@ -241,8 +254,9 @@ class _Run:
         for group in self.groups:
             for k, name in enumerate(group.names):
                 pairs = zip(group.network.parameters(), bp.parameters(), strict=True)
-                distance = sum(float((mine[k] - theirs[0]).double().norm()) for mine, theirs in pairs)
-                gaps = [abs(a - b) for a, b in zip(self.errors[name], self.errors["bp"], strict=True)]
+                distance = sum(float((mine[k] - own[0]).double().norm()) for mine, own in pairs)
+                tested = zip(self.errors[name], self.errors["bp"], strict=True)
+                gaps = [abs(a - b) for a, b in tested]
                 found[name]["weights"] = float(f"{distance:.6g}")
                 found[name]["error"] = float(f"{sum(gaps) / len(gaps):.6g}")
         return found

@@ -28,6 +28,7 @@ Place = tuple[float, float]
 SIZE = (4.3, 3.5)  # inches of a panel
 R, SOCKET, GAP = 14.0, 11.0, 32.0  # points: a value node, half an error node, between the two
 TOP = 1.5  # of the energies, as multiples of the first
+ZERO = 1e-9  # a relative error below this is rounding
 SIGNS = {"plus": plotting.RED, "minus": plotting.BLUE}
 _INK = "#010203"
 
@@ -134,25 +135,22 @@ def _draw_state(axes: Axes, picture: Picture, nodes: list[Place], pairs: list[Pl
             if s * e > 0
         ]
         _patch(axes, f"error{sign}", marks, face=colour)
-    _patch(axes, "awake", [_square(p) for p, e in zip(pairs, errors, strict=True) if e], lw=1.1)
+    awake = [(x - GAP, y) for (x, y), e in zip(pairs, errors, strict=True) if e]
+    _patch(axes, "awake", [_box(place, SOCKET, SOCKET) for place in awake], lw=1.1)
     _patch(axes, "ticks", [tick(p, h) for p, h in zip(pairs, ticks, strict=True)], lw=2)
 
 
 def _write_layers(
     axes: Axes, picture: Picture, places: list[list[Place]], changing: Sequence[int]
 ) -> None:
-    top, last = 72 * SIZE[1], len(places) - 1
+    top, ends = 72 * SIZE[1], {0: "input x", len(places) - 1: "target y"}
     for k, layer in enumerate(places):
         x = layer[0][0] - (GAP / 2 if k else 0)
-        ends = {0: "input x", last: "target y"}
-        _write(axes, x if k else 2, top - 12, f"layer {k + 1}", ha="center" if k else "left")
-        if k in ends:
-            _write(
-                axes, x if k else 2, top - 25, ends[k], gid=f"end{k}", ha="center" if k else "left"
-            )
+        _write(axes, x, top - 12, f"layer {k + 1}", ha="center")
+        _write(axes, x, top - 25, ends.get(k, ""), gid=f"end{k}", ha="center")
         if k:
             energy = f"½|ε|² = {picture.energies[picture.now, k - 1]:.3f}"
-            _write(axes, min(x, 72 * SIZE[0] - 36), 8, energy, gid=f"energy{k + 1}", ha="center")
+            _write(axes, x, 8, energy, gid=f"energy{k + 1}", ha="center")
             # Between the columns, beneath the connections that carry these weights.
             middle = (places[k - 1][0][0] + R + layer[0][0] - GAP - SOCKET) / 2
             weight = "bold" if k - 1 in changing else "normal"
@@ -167,10 +165,8 @@ def weights(layer: int) -> str:
 
 def filling(place: Place, level: float) -> Array:
     """The part of a value node between its middle line and ``level``, which is −1 to 1."""
-    angle = np.arcsin(np.clip(level, -1, 1))
-    right = np.linspace(0, angle, 9)
-    around = np.concatenate([right, np.pi - right[::-1]])
-    return np.array(place) + R * np.stack([np.cos(around), np.sin(around)], axis=1)
+    right = np.linspace(0, np.arcsin(np.clip(level, -1, 1)), 9)
+    return _around(place, R, R, np.concatenate([right, np.pi - right[::-1]]))
 
 
 def triangle(place: Place, error: float) -> Array:
@@ -190,54 +186,42 @@ def _bundle(below: list[Place], above: list[Place]) -> list[list[Place]]:
     return [[(x + R, y), (v - GAP - SOCKET, w)] for x, y in below for v, w in above]
 
 
-def _square(place: Place) -> Array:
-    corners = [(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)]
-    return np.array(place) - (GAP, 0) + SOCKET * np.array(corners)
-
-
 # --- the course --------------------------------------------------------------------------------
 
 
 def _draw_energies(axes: Axes, picture: Picture) -> None:
     energies = picture.energies / (picture.energies[0].sum() or 1)
-    last = len(energies) - 1
+    last, layers = len(energies) - 1, range(energies.shape[1])
     _frame(axes, picture, (0, TOP), "now")
-    base = np.zeros(len(energies))
-    for k in reversed(range(energies.shape[1])):
-        top = base + energies[:, k]
-        columns = [
-            rectangle(t, min(a, TOP), min(b, TOP))
-            for t, (a, b) in enumerate(zip(base, top, strict=True))
-        ]
-        alpha = shade(k, energies.shape[1])
+    for row, k in enumerate(reversed(layers)):
+        alpha = 0.25 + 0.6 * k / layers[-1]  # the output's layer is the darkest
+        low, high = (energies[:, start:].sum(axis=1).clip(max=TOP) for start in (k + 1, k))
+        columns = [_column(t, *ends, 0.4) for t, ends in enumerate(zip(low, high, strict=True))]
         _patch(axes, f"layer{k + 2}", columns, face=_INK, alpha=alpha)
-        base = top
+        y = TOP * (0.96 - 0.14 * row)
+        axes.plot(last + 1.4, y, "s", ms=6, mew=0, color=_INK, alpha=alpha, clip_on=False)
+        _write(axes, last + 2.2, y, f"layer {k + 2}", va="center")
     axes.axhline(1, lw=0.7, color=_INK, alpha=0.5, ls=plotting.DASHES["dotted"])
     _patch(axes, "beyond", [], face=SIGNS["plus"])
     axes.set(yticks=(0, 0.5, 1, 1.5), xticks=range(0, last + 1, 5))
     axes.tick_params(labelbottom=False)
     axes.set_title("energy F, relative to t = 0", fontsize=10, pad=9)
-    for row, k in enumerate(reversed(range(energies.shape[1]))):
-        y = TOP * (0.96 - 0.14 * row)
-        swatch = axes.plot([last + 1.4], [y], "s", ms=6, mew=0, color=_INK, clip_on=False)
-        swatch[0].set_alpha(shade(k, energies.shape[1]))
-        _write(axes, last + 2.2, y, f"layer {k + 2}", va="center")
 
 
 def _draw_timetable(axes: Axes, picture: Picture) -> None:
-    count = len(picture.sizes) - 1
-    last = len(picture.distances) - 1
+    last, count = len(picture.distances) - 1, len(picture.sizes) - 1
     _frame(axes, picture, (count - 0.5, -0.5), "here")
-    ends = axes.bbox  # in pixels, as wide a step as high a row once it is squeezed
-    squeeze = (ends.width / (last + 1)) / (ends.height / count)
-    cells = [(k, t) for t in range(last + 1) for k in range(count)]
-    near = [
-        cell(t, count - 1 - k, 0.44 * np.sqrt(1 - picture.distances[t, k]), squeeze)
-        for k, t in cells
-        if 1e-9 < picture.distances[t, k] < 1
-    ]
-    exact = [disc(t, count - 1 - k, squeeze) for k, t in cells if picture.distances[t, k] <= 1e-9]
-    rings = [cell(t, count - 1 - k, 0.62, squeeze) for k, t in picture.changed]
+    # How many rows are as high as one step is wide.
+    squeeze = axes.bbox.width / np.ptp(axes.get_xlim()) / (axes.bbox.height / count)
+    near, exact = [], []
+    for (t, k), d in np.ndenumerate(picture.distances):
+        place, half = (t, count - 1 - k), 0.44 * np.sqrt(max(1 - d, 0))
+        if d <= ZERO:
+            circle = np.linspace(0, 2 * np.pi, 17)
+            exact.append(_around(place, half, half * squeeze, circle))
+        elif d < 1:
+            near.append(_box(place, half, half * squeeze))
+    rings = [_box((t, count - 1 - k), 0.62, 0.62 * squeeze) for k, t in picture.changed]
     _patch(axes, "near", near, face=_INK, alpha=0.4)
     _patch(axes, "exact", exact, face=plotting.COLOURS["backprop"])
     _patch(axes, "rings", rings, color=picture.colour, lw=2)
@@ -254,37 +238,28 @@ def _draw_timetable(axes: Axes, picture: Picture) -> None:
 
 def _frame(axes: Axes, picture: Picture, ylim: tuple[float, float], gid: str) -> None:
     axes.set(xlim=(-0.8, len(picture.errors) - 0.2), ylim=ylim)
-    _patch(axes, gid, [rectangle(picture.now, *ylim, 0.5)], face=_INK, alpha=0.13)
-
-
-def shade(k: int, count: int) -> float:
-    """How dark a layer's energy is drawn: the output's darkest."""
-    return 0.25 + 0.6 * k / max(count - 1, 1)
-
-
-def rectangle(t: float, low: float, high: float, half: float = 0.4) -> Array:
-    """A column at a step."""
-    return np.array([(t - half, low), (t - half, high), (t + half, high), (t + half, low)])
-
-
-def cell(t: float, row: float, half: float, squeeze: float) -> Array:
-    """A square in the timetable, whose half side is given in steps."""
-    corners = np.array([(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)])
-    return np.array((t, row)) + half * corners * (1, squeeze)
-
-
-def disc(t: float, row: float, squeeze: float) -> Array:
-    """A disc in the timetable: exactly backprop's update."""
-    angles = np.linspace(0, 2 * np.pi, 17)
-    return np.array((t, row)) + 0.44 * np.stack([np.cos(angles), squeeze * np.sin(angles)], axis=1)
+    _patch(axes, gid, [_column(picture.now, *ylim, 0.5)], face=_INK, alpha=0.13)
 
 
 def distance(value: float) -> str:
     """A relative error in words: 0 where it is rounding."""
-    return "0" if value <= 1e-9 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    return "0" if value <= ZERO else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
 # --- both --------------------------------------------------------------------------------------
+
+
+def _around(place: Place, a: float, b: float, angles: Array) -> Array:
+    return np.array(place) + np.stack([a * np.cos(angles), b * np.sin(angles)], axis=1)
+
+
+def _box(place: Place, a: float, b: float) -> Array:
+    corners = np.array([(-1, -1), (-1, 1), (1, 1), (1, -1), (-1, -1)])
+    return np.array(place) + corners * (a, b)
+
+
+def _column(t: float, low: float, high: float, half: float) -> Array:
+    return _box((t, (low + high) / 2), half, (high - low) / 2)
 
 
 def _patch(

@@ -66,9 +66,9 @@ class Steps(Slider):
     def to_html(self, explorer: str) -> str:
         """The slider and its buttons."""
         buttons = (
-            '<button type="button" name="back" aria-label="Back one step">Back</button>'
+            '<button type="button" name="back" title="Back one step">Back</button>'
             '<button type="button" name="play">Play</button>'
-            '<button type="button" name="next" aria-label="Next step">Next</button>'
+            '<button type="button" name="next" title="On one step">Next</button>'
         )
         slider, reset = super().to_html(explorer), '<button type="reset">Reset</button>'
         return f'<div class="steps">{slider}\n<div>{buttons}{reset}</div></div>'
@@ -168,7 +168,8 @@ class Panel:
 
 
 def _round(coordinates: re.Match[str]) -> str:
-    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", coordinates[0])
+    short = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", coordinates[0])
+    return re.sub(r"\s*([LMz])\s*", r"\1", short)
 
 
 def _box(figure: Figure, axes: Axes) -> list[float]:
