@@ -7,9 +7,8 @@ things up takes longer than computing with them.
 
 from __future__ import annotations
 
-from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -25,7 +24,7 @@ from pcsnn.networks import Network, Parts
 from pcsnn.rules import Report, accumulate
 from pcsnn.stages import DensePoint, dense, per_copy
 
-__all__ = ["AT_END", "AT_FRONT", "AT_OWN_TIME", "Bound", "Plan", "Settled", "bound_to"]
+__all__ = ["AT_END", "AT_FRONT", "AT_OWN_TIME", "Bound", "Plan", "Settled", "bind", "known"]
 
 #: Above so many weights behind the first stage a matrix library is faster than the kernel.
 LARGEST = 16384
@@ -42,173 +41,216 @@ class Plan(NamedTuple):
 class Bound:
     """One network, its parameters where they are, and a plan.
 
+    The parameters of a single network behind its first stage are laid one behind the other in
+    memory, as PyTorch's own recurrent layers do with theirs; they stay the parameters they were.
+
     Args:
         network: one network, or K as one.
         parts: its layers.
         energy: of its output.
         plan: of every episode.
+        guard: what has to be so before anything learns; see :func:`pcsnn.kernels.present`.
     """
 
     def __init__(
-        self, network: Network, parts: list[Parts], energy: OutputEnergy, plan: Plan
+        self, network: Network, parts: list[Parts], energy: OutputEnergy, plan: Plan, guard: int
     ) -> None:
-        self.parts, self.energy, self.plan = parts, energy, plan
+        self.parts, self.energy, self.plan, self.guard = parts, energy, plan, guard
         self.single, self.K = network.copies is None, network.copies or 1
-        self.first, *self.behind = dense(network, parts)
+        self.n_in, self.cut = network.sizes[0], network.sizes[1:]
+        self.first, *_ = dense(network, parts)
         self.parameters = [p for part in parts[1:] for p in part[:2] if p is not None]
         self.lengths = [p.numel() // self.K for p in self.parameters]
-        self.cut = network.sizes[1:]
         self.dtype = parts[0].weight.dtype
-        self.kind = torch.empty(0, dtype=self.dtype).numpy().dtype
-        per_stage = [(n + (parts[0].bias is not None)) * m for n, m in pairwise(self.cut)]
-        self.layout = kernels.Layout(
+        self.flat = self._flatten()
+        if self.single:
+            for parameter, place in zip(self.parameters, self.cut_up(self.flat), strict=True):
+                parameter.data = place
+        self.places = [p.data_ptr() for p in self.parameters]
+        self.held = _held(network)
+        self.fixed = self._fixed()
+        self.kind = self.fixed[6].dtype
+
+    def _fixed(self) -> tuple[Any, ...]:
+        bias = self.parts[0].bias is not None
+        per_stage = [(n + bias) * m for n, m in pairwise(self.cut)]
+        gamma = torch.as_tensor(self.plan.step_size, dtype=self.dtype).expand(self.K)
+        return (
             np.cumsum([0, *self.cut]).astype(np.uintp),
             np.cumsum([0, *per_stage[:-1]]).astype(np.uintp),
-            parts[0].bias is not None,
-            kernels.ACTIVATIONS.index(parts[0].activation.name),
-            kernels.OUTPUTS.index(energy.loss.name),
-        )
-        gamma = torch.as_tensor(plan.step_size, dtype=parts[0].weight.dtype).expand(self.K)
-        self.schedule = kernels.Plan(
-            np.full(self.K, plan.steps), gamma.numpy().copy(), np.full(self.K, plan.reading)
+            bias,
+            kernels.ACTIVATIONS.index(self.parts[0].activation.name),
+            kernels.OUTPUTS.index(self.energy.loss.name),
+            np.full(self.K, self.plan.steps),
+            gamma.numpy().copy(),
+            np.full(self.K, self.plan.reading),
         )
 
-    def settle(self, x: Tensor, y: Tensor, scatter: Tensor | None = None) -> Settled:
-        """Present a batch, and read the errors when the plan says.
+    def _flatten(self) -> Tensor:
+        return torch.cat([p.detach().reshape(self.K, -1) for p in self.parameters], dim=1)
+
+    def cut_up(self, flat: Tensor) -> list[Tensor]:
+        """What is laid flat, in the parameters' own shapes."""
+        cut = flat.split_with_sizes(self.lengths, dim=1)
+        return [v.view(p.shape) for v, p in zip(cut, self.parameters, strict=True)]
+
+    def takes(self, x: Tensor, y: Tensor) -> bool:
+        """Whether a batch is plainly sound; others are looked at more closely, and explained."""
+        return (
+            self.single
+            and torch.is_tensor(x)
+            and torch.is_tensor(y)
+            and x.dtype is self.dtype
+            and y.dtype is self.dtype
+            and x.is_cpu
+            and y.is_cpu
+            and x.dim() == 2
+            and len(x) > 0
+            and x.shape[1] == self.n_in
+            and y.shape == (len(x), self.cut[-1])
+            and self.energy.loss.takes == "anything"
+        )
+
+    def present(
+        self, x: Tensor, y: Tensor, *, rate: float | Tensor | None = None,
+        scatter: Tensor | None = None,
+    ) -> Settled | None:  # fmt: skip
+        """Present a batch, read the errors when the plan says, and perhaps learn.
 
         Args:
             x: inputs ``(B, n_in)``, or ``(K, B, n_in)``.
             y: targets ``(B, n_out)``, or ``(K, B, n_out)``.
+            rate: the learning rate over the size of the batch; without it nothing learns.
             scatter: where hidden values start beside the forward pass, ``(K, B, N)``, all
                 layers' units in a row.
+
+        Returns:
+            What was found; ``None``, and nothing has changed, where the guard refused it.
         """
         a = self.first.sigma(x)
-        u2 = self.first.predict(a).numpy()
-        y = y.numpy()
+        u2, targets = self.first.predict(a).numpy(), y.numpy()
         if self.single:
-            u2, y = u2[None], y[None]
-        flat = torch.cat([p.detach().view(self.K, -1) for p in self.parameters], dim=1).numpy()
-        kept = np.empty((2, *u2.shape[:2], sum(self.cut)), self.kind)
-        report = np.empty((self.K, 3))
+            u2, targets = u2[None], targets[None]
+        flat = self.flat if self.single else self._flatten()
+        kept, report = np.empty((2, *u2.shape[:2], sum(self.cut)), self.kind), np.empty((self.K, 3))
         start = np.empty((0, 0, 0), self.kind) if scatter is None else scatter.numpy()
-        kernels.settle(
-            self.layout, self.schedule, u2, y, flat, start, kept[0], kept[1], report
-        )
-        return Settled(self, a, flat, kept, report)
+        sound = kernels.present(
+            *self.fixed, u2, targets, flat.numpy(), self._bias2(), start, kept[0], kept[1], report,
+            self.guard, self._rates(rate),
+        )  # fmt: skip
+        if not sound:
+            return None
+        found = Settled(self, a, kept, report)
+        if rate is not None:
+            found.ascend_first(rate)
+            if not self.single:
+                for parameter, learnt in zip(self.parameters, self.cut_up(flat), strict=True):
+                    parameter.copy_(learnt)
+        return found
+
+    def _bias2(self) -> np.ndarray:
+        b = self.parts[0].bias
+        return np.empty((0, 0), self.kind) if b is None else b.detach().view(self.K, -1).numpy()
+
+    def _rates(self, rate: float | Tensor | None) -> np.ndarray:
+        if torch.is_tensor(rate):
+            return rate.numpy()
+        return np.full(self.K if rate is not None else 0, rate or 0.0, self.kind)
 
 
 class Settled:
     """An episode of a :class:`Bound` network that is over."""
 
-    def __init__(
-        self, bound: Bound, a: Tensor, flat: np.ndarray, kept: np.ndarray, report: np.ndarray
-    ) -> None:
-        self._bound, self._a, self._flat, self._kept, self._report = bound, a, flat, kept, report
-
-    @property
-    def finite(self) -> bool:
-        """Whether every error is, and the energy."""
-        return bool(np.isfinite(self._report).all())
-
-    @property
-    def risen(self) -> bool:
-        """Whether the energy is above where it began, beyond rounding."""
-        return bool((self._report[:, 1] > self._report[:, 0] * (1 + 1e-4)).any())
-
-    @property
-    def silent(self) -> bool:
-        """Whether any error is exactly zero."""
-        return not self._kept[0].all()
+    def __init__(self, bound: Bound, a: Tensor, kept: np.ndarray, report: np.ndarray) -> None:
+        self._bound, self._a, self._kept, self._report = bound, a, kept, report
 
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end."""
-        measured = torch.from_numpy(self._report[:, :2]).to(self._bound.dtype)
-        prediction = torch.from_numpy(self._kept[1, :, :, -self._bound.cut[-1] :])
-        if self._bound.single:
-            measured, prediction = measured[0], prediction[0]
-        return Report(
-            measured[..., 0], prediction, measured[..., 1], self._bound.plan.steps
-        )
-
-    @cached_property
-    def _first_errors(self) -> Tensor:
-        errors = torch.from_numpy(self._kept[0, :, :, : self._bound.cut[0]])
-        return errors[0] if self._bound.single else errors
-
-    def _learn(self, flat: np.ndarray, rate: float | Tensor) -> list[Tensor]:
-        """Add eq. 43's changes to parameters laid flat, and cut them up again."""
         bound = self._bound
-        rates = rate.numpy() if torch.is_tensor(rate) else np.full(bound.K, rate, bound.kind)
-        kernels.learn(bound.layout, flat, self._kept[0], self._kept[1], rates)
-        cut = torch.from_numpy(flat).split_with_sizes(bound.lengths, dim=1)
-        return [v.view(p.shape) for v, p in zip(cut, bound.parameters, strict=True)]
+        prediction = torch.from_numpy(self._kept[1, :, :, -bound.cut[-1] :])
+        if bound.single:
+            loss, energy, _ = torch.from_numpy(self._report[0].astype(bound.kind)).unbind()
+            return Report(loss, prediction[0], energy, bound.plan.steps)
+        loss, energy, _ = torch.from_numpy(self._report).to(bound.dtype).unbind(1)
+        return Report(loss, prediction, energy, bound.plan.steps)
+
+    def _first(self) -> tuple[DensePoint, Tensor]:
+        errors = torch.from_numpy(self._kept[0, :, :, : self._bound.cut[0]])
+        point = DensePoint.known(self._bound.first, self._a)
+        return point, errors[0] if self._bound.single else errors
+
+    def ascend_first(self, rate: float | Tensor) -> None:
+        """Let the weights of the first stage learn: many, so by PyTorch."""
+        point, errors = self._first()
+        W = point.stage.W
+        if torch.is_tensor(rate):
+            point.ascend_weight(W, per_copy(rate) * errors, 1.0)
+        else:
+            point.ascend_weight(W, errors, rate)
 
     def fill(self) -> None:
         """Add to ``.grad`` of every parameter."""
-        scale = -1 / self._kept.shape[2]
-        point = DensePoint.known(self._bound.first, self._a)
-        for parameter, gradient in point.gradients(scale * self._first_errors):
+        bound, scale = self._bound, -1 / self._kept.shape[2]
+        point, errors = self._first()
+        for parameter, gradient in point.gradients(scale * errors):
             accumulate(parameter, gradient)
-        gradients = self._learn(np.zeros_like(self._flat), scale)
-        for parameter, gradient in zip(self._bound.parameters, gradients, strict=True):
+        flat = torch.zeros((bound.K, sum(bound.lengths)), dtype=bound.dtype)
+        kernels.learn(
+            *bound.fixed[:5], flat.numpy(), self._kept[0], self._kept[1], bound._rates(scale)
+        )
+        for parameter, gradient in zip(bound.parameters, bound.cut_up(flat), strict=True):
             accumulate(parameter, gradient)
-
-    def ascend(self, learning_rate: float | Tensor) -> None:
-        """Eq. 43 for every stage, in place."""
-        rate = learning_rate / self._kept.shape[2]
-        point, errors = DensePoint.known(self._bound.first, self._a), self._first_errors
-        if torch.is_tensor(rate):
-            point.ascend(per_copy(rate) * errors, 1.0)
-        else:
-            point.ascend(errors, rate)
-        learnt = self._learn(self._flat, rate)
-        for parameter, value in zip(self._bound.parameters, learnt, strict=True):
-            if parameter.requires_grad:
-                parameter.copy_(value)
 
 
 _bound: WeakKeyDictionary[nn.Module, tuple[object, Bound]] = WeakKeyDictionary()
 
 
-def bound_to(
-    network: Network | Chain, energy: OutputEnergy, plan: Plan | None, owner: object
+def known(network: Network | Chain, owner: object) -> Bound | None:
+    """The network as ``owner`` bound it last, if it is still made of the same parameters."""
+    found = _bound.get(network)
+    if found is None or found[0] is not owner:
+        return None
+    bound = found[1]
+    if (network.copies or 1) != bound.K or not all(held.get(n) is v for held, n, v in bound.held):
+        return None
+    for parameter, place in zip(bound.parameters, bound.places, strict=True):
+        if parameter.data_ptr() != place or not parameter.requires_grad:
+            return None
+    return bound
+
+
+def bind(
+    network: Network | Chain, energy: OutputEnergy, plan: Plan | None, guard: int, owner: object
 ) -> Bound | None:
-    """The network laid out for the kernel; ``None`` where the kernel does not know it.
+    """Lay a network out for the kernel; ``None`` where the kernel does not know it.
 
     Args:
         network: any.
         energy: of its output.
         plan: of every episode; ``None`` for what the kernel cannot do.
+        guard: what has to be so before anything learns.
         owner: the rule that asks. The same one with the same parameters gets what it had.
     """
-    if plan is None or not (kernels.AVAILABLE and isinstance(network, Network)):
-        return None
+    bound = known(network, owner)
+    if bound is not None or plan is None or not isinstance(network, Network):
+        return bound
     parts = network.parts()
-    known = _bound.get(network)
-    if known is not None and known[0] is owner and _same(known[1], network, parts):
-        return known[1]
-    if not _fits(network, parts, energy):
+    if not (kernels.AVAILABLE and _fits(network, parts, energy)):
         return None
-    bound = Bound(network, parts, energy, plan)
+    bound = Bound(network, parts, energy, plan, guard)
     _bound[network] = owner, bound
     return bound
 
 
-def _same(bound: Bound, network: Network, parts: list[Parts]) -> bool:
-    """Whether the network is still made of what was laid out."""
-    weight = parts[0].weight
-    return (
-        weight.is_cpu
-        and weight.dtype == bound.dtype
-        and (network.copies or 1) == bound.K
-        and len(parts) == len(bound.parts)
-        and all(
-            p is q
-            for mine, theirs in zip(parts, bound.parts, strict=True)
-            for p, q in zip(mine, theirs, strict=True)
-        )
-    )
+def _held(network: Network) -> list[tuple[dict[str, Any], str, Any]]:
+    """Where everything a network is made of is held, to see in a moment whether it still is."""
+    found: list[tuple[dict[str, Any], str, Any]] = []
+    for layer in network.layers:
+        linear = layer.linear
+        found += [(layer._modules, name, layer._modules[name]) for name in ("linear", "activation")]
+        found += [(linear._parameters, name, p) for name, p in linear._parameters.items()]
+    return found
 
 
 def _fits(network: Network, parts: list[Parts], energy: OutputEnergy) -> bool:

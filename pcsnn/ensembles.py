@@ -163,10 +163,9 @@ def train_many(
     validate.positive_int("epochs", epochs)
     validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
     stacked = stack(networks)
-    check_fit("data", networks[0], data)
+    for name, part in (("data", data), ("validation", validation or data)):
+        check_fit(name, networks[0], part)
     batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
-    if validation is not None:
-        check_fit("validation", networks[0], validation)
     orders, rates = _orders(seeds, stacked), _rates(learning_rate, stacked)
     strict = getattr(rule, "on_divergence", "raise") == "raise"
     if hasattr(rule, "on_divergence"):  # one network that diverges must not stop the others
@@ -285,7 +284,8 @@ class _Crew:
 def _rates(learning_rate: float | Sequence[float], stacked: Network) -> float | Tensor:
     if not isinstance(learning_rate, Sequence | Tensor):
         return validate.positive("learning_rate", learning_rate)
-    own = torch.as_tensor(learning_rate).to(stacked.layers[0].linear.weight)
+    weight = stacked.layers[0].linear.weight
+    own = torch.as_tensor(learning_rate, dtype=weight.dtype, device=weight.device)
     return admit_rate("learning_rate", own, stacked)
 
 

@@ -2,7 +2,7 @@
 
 On rational weights and data the dynamics of Song et al. (2020, eqs 5, 7 and 9) need only
 ``+``, ``−``, ``×`` and an activation that keeps rationals rational: a polynomial, or a ReLU.
-Everything here is a NumPy array of :class:`fractions.Fraction`, so that ``a @ W.T`` reads as
+Everything here is a NumPy array of ``fractions.Fraction``, so that ``a @ W.T`` reads as
 it does elsewhere and nothing is rounded. It is slow: the digits of ``x²`` double at each step.
 
 Layers are stored as in the rest of the package, input first: entry ``k`` of a list belongs to
@@ -37,44 +37,36 @@ def equal(a: Sequence[Array], b: Sequence[Array]) -> bool:
     return len(a) == len(b) and all(np.array_equal(u, v) for u, v in zip(a, b, strict=True))
 
 
-class Polynomial:
-    """``c₀ + c₁ z + c₂ z² + …``, elementwise, with rational coefficients."""
+@dataclass(frozen=True)
+class Function:
+    """A function that keeps fractions fractions, elementwise, with its derivative."""
 
-    def __init__(self, *coefficients: Any) -> None:
-        self.coefficients = tuple(map(Fraction, coefficients))
-
-    def __call__(self, z: Array) -> Array:
-        """The value, by Horner's rule."""
-        value = 0 * z
-        for c in reversed(self.coefficients):
-            value = value * z + c
-        return value
-
-    def derivative(self, z: Array) -> Array:
-        """The exact derivative at ``z``."""
-        return Polynomial(*(n * c for n, c in enumerate(self.coefficients) if n))(z)
+    value: Callable[[Array], Array]
+    derivative: Callable[[Array], Array]
 
 
-class ReLU:
-    """``max(0, z)``, with the derivative 0 at zero, as in the rest of the package."""
-
-    def __call__(self, z: Array) -> Array:
-        """The value."""
-        return z * (z > 0)
-
-    def derivative(self, z: Array) -> Array:
-        """1 above zero, and 0 elsewhere."""
-        return rational(1 * (z > 0))
+def polynomial(*coefficients: Any) -> Function:
+    """``c₀ + c₁ z + c₂ z² + …``."""
+    c = [Fraction(coefficient) for coefficient in coefficients]
+    slope = [n * coefficient for n, coefficient in enumerate(c)][1:]
+    return Function(lambda z: _horner(c, z), lambda z: _horner(slope, z))
 
 
-ACTIVATIONS: dict[str, Polynomial | ReLU] = {
-    "identity": Polynomial(0, 1),
-    "square": Polynomial(0, 0, 1),
-    "cubic": Polynomial(0, 1, 0, Fraction(1, 3)),
-    "relu": ReLU(),
+def _horner(coefficients: Sequence[Fraction], z: Array) -> Array:
+    value = 0 * z
+    for c in reversed(coefficients):
+        value = value * z + c
+    return value
+
+
+ACTIVATIONS = {
+    "identity": polynomial(0, 1),
+    "square": polynomial(0, 0, 1),
+    "cubic": polynomial(0, 1, 0, Fraction(1, 3)),
+    # The derivative at zero is 0, as in the rest of the package.
+    "relu": Function(lambda z: z * (z > 0), lambda z: rational(1 * (z > 0))),
 }
-# Losses are polynomials in the residual s − y, summed over the output units.
-SQUARED_ERROR = Polynomial(0, 0, Fraction(1, 2))
+SQUARED_ERROR = polynomial(0, 0, Fraction(1, 2))  # losses are of the residual s − y
 
 
 @dataclass
@@ -90,12 +82,12 @@ class Network:
 
     weights: list[Array]
     biases: list[Array] | None = None
-    activation: Polynomial | ReLU = ACTIVATIONS["identity"]
+    activation: Function = ACTIVATIONS["identity"]
     squash_input: bool = False
 
     def activity(self, x: Array, k: int) -> Array:
         """What the weights of entry ``k`` are given when the node beneath them holds ``x``."""
-        return self.activation(x) if k or self.squash_input else x
+        return self.activation.value(x) if k or self.squash_input else x
 
     def predict(self, x: Array, k: int) -> Array:
         """``μ`` of entry ``k`` (eq. 5): the pre-activation of the ordinary network (eq. 1)."""
@@ -120,7 +112,7 @@ class Network:
 
 
 def backprop(
-    network: Network, x: Array, s: Array, loss: Polynomial = SQUARED_ERROR
+    network: Network, x: Array, s: Array, loss: Function = SQUARED_ERROR
 ) -> tuple[list[Array], list[Array]]:
     """Equations 3 and 4 of Song et al., with ``f`` where equation 3 prints ``f'``.
 
@@ -195,7 +187,7 @@ class Presentation:
         x: inputs ``(B, n_in)``.
         s: targets ``(B, n_out)``, or ``None`` for the prediction phase, whose output is free.
         step_size: the integration step ``γ``.
-        loss: of the residual at a clamped output.
+        loss: of the residual at a clamped output, summed over its units.
         target_at: when the target arrives; until then the output is free.
         order: values and weights move ``"together"``, by what was there at ``t``; or ``"values
             first"`` or ``"weights first"``, the other seeing them moved; or the values move
@@ -206,7 +198,7 @@ class Presentation:
     x: Array
     s: Array | None
     step_size: Fraction | int = 1
-    loss: Polynomial = SQUARED_ERROR
+    loss: Function = SQUARED_ERROR
     target_at: int = 0
     order: str = "together"
 

@@ -129,7 +129,7 @@ class Episode:
 
     def errors(self) -> list[Error]:
         """All errors as they are now, first layer to last (eq. 40)."""
-        c = self._changes()
+        c = self.changes = self._changes()
         errors = [_minus(d, change) for d, change in zip(self.deviations, c, strict=False)]
         if self.y is not None:
             u = self.output if c[-1] is None else self.output + c[-1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.backprop import all_finite
 from pcsnn.chains import Chain
-from pcsnn.compiled import AT_END, Plan, Settled
+from pcsnn.compiled import AT_END, Plan
 from pcsnn.inference import Episode, Error, State
+from pcsnn.kernels import DESCENDED, FINITE
 from pcsnn.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError, Report, accumulate, explain_non_finite
@@ -37,6 +39,8 @@ class InferenceLearning(LocalRule):
             with is stopped as well, unless it has feedback: the step size is too large.
     """
 
+    _guard: ClassVar[int] = FINITE | DESCENDED
+
     steps: int = 20
     step_size: float | Tensor = 0.1
     tolerance: float | None = None
@@ -50,9 +54,6 @@ class InferenceLearning(LocalRule):
 
     def _plan(self, network: Network | Chain) -> Plan | None:
         return None if self.tolerance is not None else Plan(self.steps, self.step_size, AT_END)
-
-    def _accepts(self, found: Settled) -> bool:
-        return not found.risen
 
     def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
         t, errors, gamma = 0, episode.errors(), per_copy(self.step_size)

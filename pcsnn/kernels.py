@@ -32,6 +32,9 @@ OUTPUTS = ("squared_error", "cross_entropy")
 #: When a layer's error is read: all at the end, each at its own time, or from the front alone.
 AT_END, AT_OWN_TIME, AT_FRONT = 0, 1, 2
 
+#: Before anything learns: errors are finite, the energy is not above its start, no error is zero.
+FINITE, DESCENDED, AWAKE = 1, 2, 4
+
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if numba is None:  # pragma: no cover
@@ -132,7 +135,16 @@ def _times_slope(sigma: int, a: np.ndarray, g: np.ndarray, start: int, end: int)
 
 
 @_compiled
-def _product(M, first, v, start, end, out, low, high):  # type: ignore[no-untyped-def]
+def _product(
+    M: np.ndarray,
+    first: Any,
+    v: np.ndarray,
+    start: Any,
+    end: Any,
+    out: np.ndarray,
+    low: Any,
+    high: Any,
+) -> None:
     """``out[low:high] += Σ_j v_j M_j`` over ``j`` from start to end, four rows at once.
 
     The rows ``M_j`` of length ``high − low`` lie in ``M`` one behind the other from ``first``.
@@ -153,7 +165,9 @@ def _product(M, first, v, start, end, out, low, high):  # type: ignore[no-untype
 
 
 @_compiled
-def _output(kind, u, y, k, s, error, start, end):  # type: ignore[no-untyped-def]
+def _output(
+    kind: int, u: np.ndarray, y: np.ndarray, k: int, s: int, error: np.ndarray, start: Any, end: Any
+) -> float:
     """The energy of the output ``u[start:end]``, and minus its derivative in ``error``."""
     total = 0.0
     if kind == 0:
@@ -176,22 +190,109 @@ def _output(kind, u, y, k, s, error, start, end):  # type: ignore[no-untyped-def
 
 
 @_compiled
-def settle(layout, plan, u2, y, weights, scatter, errors, activity, report):  # type: ignore[no-untyped-def]
-    """Present a batch to K networks, and read their errors when the plan says.
+def present(
+    units: np.ndarray,
+    starts: np.ndarray,
+    bias: bool,
+    sigma: int,
+    output: int,
+    steps: np.ndarray,
+    gamma: np.ndarray,
+    reading: np.ndarray,
+    u2: np.ndarray,
+    y: np.ndarray,
+    flat: np.ndarray,
+    bias2: np.ndarray,
+    scatter: np.ndarray,
+    errors: np.ndarray,
+    activity: np.ndarray,
+    report: np.ndarray,
+    guard: int,
+    rates: np.ndarray,
+) -> bool:
+    """Present a batch to K networks, read their errors as planned, and let them learn.
 
     Args:
-        layout: of the networks.
-        plan: what each does.
+        units: of the :class:`Layout`.
+        starts: of the layout, its ``weights``.
+        bias: of the layout.
+        sigma: of the layout.
+        output: of the layout.
+        steps: of each network's :class:`Plan`.
+        gamma: of each plan.
+        reading: of each plan.
         u2: the prediction of the first hidden layer, ``(K, B, n)``.
         y: targets, ``(K, B, n_out)``.
-        weights: of all stages but the first, ``(K, P)``.
+        flat: parameters of all stages but the first, ``(K, P)``.
+        bias2: the biases of the first, ``(K, n)``, or empty.
         scatter: where hidden values start beside the forward pass, ``(K, B, N)``, or empty.
         errors: filled with ε of layers 2 … L, ``(K, B, N)``.
         activity: filled with ``σ(x)`` of hidden layers at the same time, and the prediction at
             the place of the output, ``(K, B, N)``.
         report: filled for each network with the mean loss, the mean energy at the end, and
-            the sum of all errors' magnitudes, which tells whether all are finite.
+            the sum of all errors' magnitudes.
+        guard: what has to be so before anything learns, a sum of :data:`FINITE`,
+            :data:`DESCENDED` and :data:`AWAKE`.
+        rates: what ``ε aᵀ`` is multiplied by when it is added to the weights; empty, and
+            nothing learns.
+
+    Returns:
+        Whether all is as ``guard`` demands.
     """
+    layout = Layout(units, starts, bias, sigma, output)
+    plan = Plan(steps, gamma, reading)
+    _settle(layout, plan, u2, y, flat, scatter, errors, activity, report)
+    if not _sound(errors, report, guard):
+        return False
+    if rates.shape[0]:
+        _learn(layout, flat, errors, activity, rates)
+        for k in range(bias2.shape[0]):
+            for s in range(errors.shape[1]):
+                for i in range(bias2.shape[1]):
+                    bias2[k, i] += rates[k] * errors[k, s, i]
+    return True
+
+
+@_compiled
+def learn(
+    units: np.ndarray,
+    starts: np.ndarray,
+    bias: bool,
+    sigma: int,
+    output: int,
+    flat: np.ndarray,
+    errors: np.ndarray,
+    activity: np.ndarray,
+    rates: np.ndarray,
+) -> None:
+    """Add what an episode teaches to ``flat``, as :func:`present` does."""
+    _learn(Layout(units, starts, bias, sigma, output), flat, errors, activity, rates)
+
+
+@_compiled
+def _sound(errors: np.ndarray, report: np.ndarray, guard: int) -> bool:
+    for k in range(report.shape[0]):
+        loss, energy, size = report[k]
+        if guard & FINITE and not (math.isfinite(size) and math.isfinite(energy)):
+            return False
+        if guard & DESCENDED and not energy <= loss * (1 + 1e-4):  # beyond rounding
+            return False
+    return not guard & AWAKE or bool(np.all(errors != 0))
+
+
+@_compiled
+def _settle(
+    layout: Layout,
+    plan: Plan,
+    u2: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray,
+    scatter: np.ndarray,
+    errors: np.ndarray,
+    activity: np.ndarray,
+    report: np.ndarray,
+) -> None:
+    """Every sample of every network on its own."""
     K, B, N = errors.shape
     H = len(layout.units) - 2
     output = layout.units[H]
@@ -227,7 +328,7 @@ def settle(layout, plan, u2, y, weights, scatter, errors, activity, report):  # 
 
 
 @_compiled
-def _recede(layout, weights, gamma, node):  # type: ignore[no-untyped-def]
+def _recede(layout: Layout, weights: np.ndarray, gamma: float, node: Nodes) -> None:
     """The front alone: each layer's error one stage further down."""
     for h in range(len(layout.units) - 3, -1, -1):
         _back(layout, weights, h, node.e, node.a0, node.u)
@@ -236,7 +337,19 @@ def _recede(layout, weights, gamma, node):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _relax(layout, plan, k, s, transposed, weights, y, node, scattered, errors, activity):  # type: ignore[no-untyped-def]
+def _relax(
+    layout: Layout,
+    plan: Plan,
+    k: int,
+    s: int,
+    transposed: np.ndarray,
+    weights: np.ndarray,
+    y: np.ndarray,
+    node: Nodes,
+    scattered: bool,
+    errors: np.ndarray,
+    activity: np.ndarray,
+) -> float:
     """Euler steps of one sample in network ``k``; the energy at the end."""
     H = len(layout.units) - 2
     steps, gamma = plan.steps[k], plan.gamma[k]
@@ -272,7 +385,7 @@ def _relax(layout, plan, k, s, transposed, weights, y, node, scattered, errors, 
 
 
 @_compiled
-def _transpose(layout, weights, transposed):  # type: ignore[no-untyped-def]
+def _transpose(layout: Layout, weights: np.ndarray, transposed: np.ndarray) -> None:
     for h in range(len(layout.units) - 2):
         start = layout.weights[h]
         n = layout.units[h + 1] - layout.units[h]
@@ -283,7 +396,15 @@ def _transpose(layout, weights, transposed):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _forward(layout, transposed, weights, y, k, s, node):  # type: ignore[no-untyped-def]
+def _forward(
+    layout: Layout,
+    transposed: np.ndarray,
+    weights: np.ndarray,
+    y: np.ndarray,
+    k: int,
+    s: int,
+    node: Nodes,
+) -> float:
     """The forward pass from layer 2 on; the output's error at its place, zero elsewhere."""
     H = len(layout.units) - 2
     for h in range(H):
@@ -302,7 +423,9 @@ def _forward(layout, transposed, weights, y, k, s, node):  # type: ignore[no-unt
 
 
 @_compiled
-def _back(layout, weights, h, e, a, u):  # type: ignore[no-untyped-def]
+def _back(
+    layout: Layout, weights: np.ndarray, h: int, e: np.ndarray, a: np.ndarray, u: np.ndarray
+) -> None:
     """``σ'(x) ⊙ (ε W)`` for hidden layer ``h``, at its place in ``u``."""
     low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
     for i in range(low, high):
@@ -312,7 +435,9 @@ def _back(layout, weights, h, e, a, u):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _errors(layout, transposed, front, y, k, s, node):  # type: ignore[no-untyped-def]
+def _errors(
+    layout: Layout, transposed: np.ndarray, front: int, y: np.ndarray, k: int, s: int, node: Nodes
+) -> None:
     """``ε = d − c`` of every layer that anything has reached; the output's ``u`` at its place."""
     H = len(layout.units) - 2
     x0, a0, d, a, e, c = node.x0, node.a0, node.d, node.a, node.e, node.u
@@ -335,7 +460,9 @@ def _errors(layout, transposed, front, y, k, s, node):  # type: ignore[no-untype
 
 
 @_compiled
-def learn(layout, weights, errors, activity, rates):  # type: ignore[no-untyped-def]
+def _learn(
+    layout: Layout, weights: np.ndarray, errors: np.ndarray, activity: np.ndarray, rates: np.ndarray
+) -> None:
     """Eq. 43 for all stages but the first, in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
     K, B, _ = errors.shape
     for k in range(K):

@@ -11,12 +11,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pcsnn import compiled, validate
+from pcsnn import compiled, kernels, validate
 from pcsnn.backprop import all_finite
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
@@ -56,6 +56,9 @@ class LocalRule:
     loss: str | Loss = "squared_error"
     feedback: Feedback | None = None
     on_divergence: str = "raise"
+
+    #: What the kernel has to find before anything learns.
+    _guard: ClassVar[int] = kernels.FINITE
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
@@ -99,13 +102,17 @@ class LocalRule:
             learning_rate: α, or for K networks as one a tensor ``(K,)``.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
+        bound = compiled.known(network, self)
+        if bound is not None and bound.takes(x, y):  # the shortest way, for small networks
+            found = bound.present(x, y, rate=learning_rate / len(x))
+            if found is not None:
+                return found.report
         energy, y = self._admit(network, x, y)
-        found = self._by_kernel(network, x, y, energy)
+        found = self._by_kernel(network, x, y, energy, learning_rate / y.shape[-2])
         if found is not None:
-            found.ascend(learning_rate)
             return found.report
         moments, report = self._by_pytorch(network, x, y, energy)
-        self._ascend(moments, learning_rate, report.prediction.shape[-2])
+        self._ascend(moments, learning_rate, y.shape[-2])
         return report
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,7 +132,12 @@ class LocalRule:
         yield from self._states(episode)
 
     def _by_kernel(
-        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
+        self,
+        network: Network | Chain,
+        x: Tensor,
+        y: Tensor,
+        energy: OutputEnergy,
+        rate: float | Tensor | None = None,
     ) -> compiled.Settled | None:
         """The episode of a small network; ``None`` where PyTorch has to go through it.
 
@@ -133,13 +145,11 @@ class LocalRule:
         """
         if self.feedback is not None:
             return None
-        bound = compiled.bound_to(network, energy, self._plan(network), self)
-        if bound is None:
-            return None
-        found = bound.settle(x, y)
-        if self.on_divergence == "allow" or (found.finite and self._accepts(found)):
-            return found
-        return None
+        bound = compiled.bind(network, energy, self._plan(network), self._guarded(), self)
+        return None if bound is None else bound.present(x, y, rate=rate)
+
+    def _guarded(self) -> int:
+        return 0 if self.on_divergence == "allow" else self._guard
 
     def _by_pytorch(
         self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
@@ -153,10 +163,6 @@ class LocalRule:
     def _plan(self, network: Network | Chain) -> compiled.Plan | None:
         """The episode as the kernel knows it, if it does."""
         return None
-
-    def _accepts(self, found: compiled.Settled) -> bool:
-        """Whether the kernel's result stands."""
-        return True
 
     @abstractmethod
     def _run(self, episode: Episode) -> tuple[list[Moment], Report]:

@@ -42,6 +42,8 @@ COLOURS = {
     "Z-IL": GREEN,
     "Fa-Z-IL": PURPLE,
     "feedback alignment": RED,
+    "direct feedback alignment": SKY,
+    "incremental inference learning": YELLOW,
     "spiking": SKY,
     "perturbation": RED,
 }

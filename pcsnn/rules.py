@@ -96,6 +96,11 @@ def admit_input(network: Network | Chain, x: Tensor) -> None:
         expected = (network.copies, "batch", network.sizes[0])
         raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
     validate.same_kind("x", x, "the network", _parameter(network))
+    if torch._C._is_any_autocast_enabled():  # the public question takes ten times as long
+        raise TypeError(
+            "autocast mixes precisions within a step, which rules do not: build the network "
+            "with dtype=torch.bfloat16, and leave autocast"
+        )
     if network.training and x.shape[0] < 2 and _normalises(network):
         raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
 

@@ -15,7 +15,7 @@ inside this one stage alone. On the same network they agree to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Point(Protocol):
         """The prediction for the node above."""
         ...
 
-    def change(self, origin: Point) -> Tensor:
+    def change(self, origin: Any) -> Tensor:
         """``u − u₀``, how far the prediction is from that at another point of the stage."""
         ...
 
@@ -120,7 +120,7 @@ class DensePoint:
             self._u = self.stage.predict(self.a)
         return self._u
 
-    def change(self, origin: DensePoint) -> Tensor:  # type: ignore[override]
+    def change(self, origin: Any) -> Tensor:
         """``W (a − a₀)``: small differences are not lost in the rounding of ``u``."""
         return self.stage.matmul(self.a - origin.a, self.stage.WT)
 
@@ -138,22 +138,25 @@ class DensePoint:
             yield b, delta.sum(dim=-2)
 
     def ascend(self, error: Tensor, rate: float, feedback: Tensor | None = None) -> None:
-        """Eq. 43 in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``.
-
-        Feedback that learns changes by the very same operation, so that what is equal stays so.
-        """
-        b, errorT = self.stage.b, error.mT
-        for W in (self.stage.W, feedback):
-            if W is None or not W.requires_grad:
-                continue
-            if W.dim() == 2:
-                W.addmm_(errorT, self.a, alpha=rate)
-            elif self.a.dim() == 3:
-                W.baddbmm_(errorT, self.a, alpha=rate)
-            else:  # K networks that see the same input: one product again
-                W.flatten(0, 1).addmm_(errorT.flatten(0, 1), self.a, alpha=rate)
+        """Eq. 43 in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``; feedback as ``W``."""
+        b = self.stage.b
+        self.ascend_weight(self.stage.W, error, rate)
+        if feedback is not None:
+            self.ascend_weight(feedback, error, rate)
         if b is not None and b.requires_grad:
             b.add_(error.sum(dim=-2), alpha=rate)
+
+    def ascend_weight(self, W: Tensor, error: Tensor, rate: float) -> None:
+        """``W += rate · εᵀ a``, in place, for a ``W`` that learns."""
+        errorT = error.mT
+        if not W.requires_grad:
+            return
+        if W.dim() == 2:
+            W.addmm_(errorT, self.a, alpha=rate)
+        elif self.a.dim() == 3:
+            W.baddbmm_(errorT, self.a, alpha=rate)
+        else:  # K networks that see the same input: one product again
+            W.flatten(0, 1).addmm_(errorT.flatten(0, 1), self.a, alpha=rate)
 
 
 class General:
@@ -163,10 +166,23 @@ class General:
         self.module = module
         self.name = name
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self._drawn: Tensor | None = None  # the generator's state before the first look
 
     def at(self, x: Tensor) -> GeneralPoint:
-        """The module is run here, on its own short piece of autograd's graph."""
-        return GeneralPoint(self, x)
+        """The module is run here, on its own short piece of autograd's graph.
+
+        What it draws at random, as dropout does, it draws at the first look; the others
+        repeat the draw, so that an episode infers the values of one network.
+        """
+        before = _generator_state(x)
+        if self._drawn is None:
+            self._drawn = before
+            return GeneralPoint(self, x)
+        _generator_state(x, self._drawn)
+        try:
+            return GeneralPoint(self, x)
+        finally:
+            _generator_state(x, before)
 
 
 class GeneralPoint:
@@ -181,7 +197,7 @@ class GeneralPoint:
             raise _not_differentiable(stage)
         self.u = self._graph.detach()
 
-    def change(self, origin: GeneralPoint) -> Tensor:  # type: ignore[override]
+    def change(self, origin: Any) -> Tensor:
         """``u − u₀``."""
         return self.u - origin.u
 
@@ -215,9 +231,8 @@ def stages_of(network: Network | Chain) -> list[Stage]:
         ValueError: for a network with a single stage: it has no value node to infer.
     """
     stages: list[Stage]
-    parts = network.parts() if isinstance(network, Network) else []
-    if parts and network.value_nodes == "pre-activation" and all(p.norm is None for p in parts):
-        stages = dense(network, parts)
+    if isinstance(network, Network) and _is_dense(network):
+        stages = [*dense(network, network.parts())]
     else:
         stages = [General(s, f"stage {k}") for k, s in enumerate(network.stages())]
     if len(stages) < 2:
@@ -225,10 +240,26 @@ def stages_of(network: Network | Chain) -> list[Stage]:
     return stages
 
 
+def _is_dense(network: Network) -> bool:
+    layers = network.parts()
+    return network.value_nodes == "pre-activation" and all(m.norm is None for m in layers)
+
+
 def dense(network: Network, parts: list[Parts]) -> list[Dense]:
     """A network's layers as stages: each activation goes before the weights above it."""
     squashes = [network.input_activation, *(part.activation for part in parts)]
     return [Dense(s, p.weight, p.bias) for s, p in zip(squashes, parts, strict=False)]
+
+
+def _generator_state(x: Tensor, state: Tensor | None = None) -> Tensor:
+    """Of the generator that modules on the device of ``x`` draw from; set first, where given."""
+    if x.is_cuda:
+        if state is not None:
+            torch.cuda.set_rng_state(state, x.device)
+        return torch.cuda.get_rng_state(x.device)
+    if state is not None:
+        torch.set_rng_state(state)
+    return torch.get_rng_state()
 
 
 def _not_differentiable(stage: General) -> ValueError:

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.chains import Chain
-from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan, Settled
+from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan
 from pcsnn.inference import Episode, Error, State
+from pcsnn.kernels import AWAKE, FINITE
 from pcsnn.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.networks import Network
 from pcsnn.rules import Report
@@ -102,27 +104,47 @@ class Detector:
         layers: how many layers it watches.
         window: ``t_d``, for how many steps an error has to be zero before. The network has
             come out of the prediction phase, so before ``t = 0`` all errors count as zero.
+        at_rest: fire only where the prediction of the neuron has not just changed: its error
+            then comes from above, by feedback.
     """
 
-    def __init__(self, layers: int, window: int) -> None:
+    def __init__(self, layers: int, window: int, *, at_rest: bool = False) -> None:
         self.window = window
-        self._silent: list[Tensor | None] = [None] * layers  # None: silent since ever
+        self.at_rest = at_rest
+        # For how many steps each error was zero, and each prediction still; None: since ever.
+        self._silent: list[Error] = [None] * layers
+        self._still: list[Error] = [None] * layers
+        self._before: Sequence[Error] = [None] * layers
 
-    def fires(self, errors: Sequence[Error]) -> list[Tensor | None]:
-        """For each layer which neurons fire now, ``(B, n)``; ``None`` where none can."""
-        return [self._layer(k, error) for k, error in enumerate(errors)]
+    def fires(self, errors: Sequence[Error], changes: Sequence[Error]) -> list[Tensor | None]:
+        """For each layer which neurons fire now, ``(B, n)``; ``None`` where none can.
 
-    def _layer(self, k: int, error: Error) -> Tensor | None:
-        silent = self._silent[k]
-        if error is None:
-            return None
-        active = error != 0
-        if silent is None:
-            fired, silent = active, torch.full_like(error, self.window)
-        else:
-            fired = active & (silent >= self.window)
-        self._silent[k] = torch.where(active, 0, silent + 1)
-        return fired
+        Args:
+            errors: ε now.
+            changes: by how much the predictions differ now from those of the forward pass.
+        """
+        found = []
+        for k, (error, change) in enumerate(zip(errors, changes, strict=True)):
+            fired = None if error is None else (error != 0) & self._long(self._silent[k])
+            if self.at_rest and change is not None:
+                before = self._before[k]
+                self._still[k] = self._count(
+                    self._still[k], change == (0 if before is None else before)
+                )
+                fired = None if fired is None else fired & self._long(self._still[k])
+            if error is not None:
+                self._silent[k] = self._count(self._silent[k], error == 0)
+            found.append(fired)
+        self._before = changes
+        return found
+
+    def _long(self, steps: Error) -> Tensor | bool:
+        return True if steps is None else steps >= self.window
+
+    def _count(self, steps: Error, quiet: Tensor) -> Tensor:
+        """One step more where it is quiet, none where it is not."""
+        so_far = self.window if steps is None else steps
+        return torch.where(quiet, so_far + 1, 0)
 
 
 @dataclass(frozen=True)
@@ -131,20 +153,26 @@ class FaZIL(LocalRule):
 
     The weights into a neuron change when φ fires for it, so that no clock is needed. Where a
     neuron's error is zero at its own time, φ may fire later, and the update is then not
-    back-propagation's. Weights change at the end of the episode; before it nothing that φ
-    looks at depends on them, as long as it fires on time.
+    back-propagation's: so in networks with silent ReLUs. Weights change at the end of the
+    episode; before it nothing that φ looks at depends on them, as long as it fires on time.
 
     Args:
         loss: the energy of the clamped output.
         feedback: matrices in the place of the transposed weights.
         detection_window: ``t_d``, 1 or more.
+        at_rest: let φ fire only for neurons whose own prediction is at rest. That is a local
+            form of Song's demand that feedback has to be the cause, and keeps silent ReLUs
+            from firing late.
         steps: how long the pair is presented, in inference steps; left out, until the error
             has reached the first layer, ``L − 2``.
         literal: always simulate φ. Otherwise, where it provably fires for every neuron on
             time and never again, Z-IL's fast form stands in, with the same numbers.
     """
 
+    _guard: ClassVar[int] = FINITE | AWAKE
+
     detection_window: int = 4
+    at_rest: bool = False
     steps: int | None = None
     literal: bool = False
 
@@ -157,9 +185,6 @@ class FaZIL(LocalRule):
     def _plan(self, network: Network | Chain) -> Plan | None:
         last = network.depth - 1
         return Plan(last, 1.0, AT_FRONT) if self._once(last) else None
-
-    def _accepts(self, found: Settled) -> bool:
-        return not found.silent
 
     def _once(self, last: int) -> bool:
         """Whether no neuron that fires on time can fire again: the episode is too short."""
@@ -177,11 +202,11 @@ class FaZIL(LocalRule):
     def _simulated(self, episode: Episode) -> Iterator[tuple[int, Sequence[Error], list[Moment]]]:
         last = len(episode.origin) - 1
         steps = last if self.steps is None else self.steps
-        phi = Detector(last + 1, self.detection_window)
+        phi = Detector(last + 1, self.detection_window, at_rest=self.at_rest)
         for t in range(steps + 1):
             errors = episode.errors()
             moments = []
-            for k, fired in enumerate(phi.fires(errors)):
+            for k, fired in enumerate(phi.fires(errors, episode.changes)):
                 error = errors[k]
                 if fired is not None and error is not None and bool(fired.any()):
                     moments.append(Moment(k, episode.points[k], torch.where(fired, error, 0)))

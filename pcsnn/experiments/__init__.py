@@ -12,6 +12,7 @@ from pathlib import Path
 from pcsnn.experiments import (
     backprop_mnist,
     il_distance,
+    learning_rates,
     learning_rules,
     mnist_facts,
     rate_accuracy,
@@ -54,11 +55,12 @@ EXPERIMENTS: dict[str, Experiment] = {
     for module in (
         backprop_mnist,
         il_distance,
+        learning_rates,
         learning_rules,
         mnist_facts,
         rate_accuracy,
         shadow_tricks,
-    song_figure_3,
+        song_figure_3,
         song_table_3,
         spiking_mnist,
         tau_s,

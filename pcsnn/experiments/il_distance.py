@@ -13,6 +13,7 @@ weights also mean smaller activity, beside which the same error is larger.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,7 @@ from pcsnn.zil import ZIL
 class DistanceConfiguration(Configuration):
     """All values are ours."""
 
+    seeds: tuple[int, ...] = (0, 1)
     dataset: str = "mnist"
     width: PositiveInt = 64
     depth: PositiveInt = 3  # hidden layers
@@ -50,7 +52,7 @@ class DistanceConfiguration(Configuration):
     batch_size: PositiveInt = 64
     samples: PositiveInt = 50  # images of the batch that is looked at
     # Part "steps": T at which inference is looked at, for each γ.
-    step_sizes: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.2, 0.5, 1.0)
+    step_sizes: tuple[PositiveFloat, ...] = (0.05, 0.2, 0.5, 1.0)
     looks: tuple[NonNegativeInt, ...] = (
         0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20, 32, 48, 64, 96, 128, 192, 256,
     )  # fmt: skip
@@ -58,26 +60,23 @@ class DistanceConfiguration(Configuration):
     # a step size that is halved where inference diverges.
     settled: PositiveFloat = 1e-3
     settling_step_size: PositiveFloat = 0.2
-    longest: PositiveInt = 2000  # steps; the residual is recorded
-    errors: tuple[PositiveFloat, ...] = (0.001, 0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+    longest: PositiveInt = 1000  # steps; the residual is recorded
+    errors: tuple[PositiveFloat, ...] = (0.01, 0.1, 1.0, 3.0, 10.0)
     small_error: PositiveFloat = 0.01
-    weights: tuple[PositiveFloat, ...] = (0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 1.5, 2.0)
-    depths: tuple[PositiveInt, ...] = (1, 2, 3, 4, 6, 8)
-    widths: tuple[PositiveInt, ...] = (8, 16, 32, 64, 128, 256, 512)
+    weights: tuple[PositiveFloat, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0)
+    depths: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    widths: tuple[PositiveInt, ...] = (8, 32, 128, 512)
 
 
 def settings(configuration: DistanceConfiguration) -> list[Setting]:
     """Every part with each loss, before and after learning, for each seed."""
     c = configuration
-    parts: list[dict[str, str | float]] = [
-        *({"part": "steps", "step_size": gamma} for gamma in c.step_sizes),
-        {"part": "error"},
-        *({"part": "weights", "error": error} for error in (1.0, c.small_error)),
-        {"part": "depth"},
-        {"part": "width"},
-    ]
+    parts: list[dict[str, str | float]] = [{"part": "error"}]
+    parts += [{"part": "steps", "step_size": gamma} for gamma in c.step_sizes]
+    parts += [{"part": "weights", "error": error} for error in (1.0, c.small_error)]
+    parts += [{"part": "depth"}, {"part": "width"}]
     found = []
-    for part, loss, updates, seed in product(parts, c.learning_rates, c.updates, c.seeds):
+    for loss, updates, seed, part in product(c.learning_rates, c.updates, c.seeds, parts):
         label = "-".join(v if isinstance(v, str) else f"{v:g}" for v in part.values())
         found.append(
             Setting(
@@ -127,22 +126,19 @@ class _Case(NamedTuple):
         return str(self.setting.values["loss"])
 
     def network(self, depth: int, width: int) -> Network:
-        """A network that has learnt for a number of updates."""
-        seed = self.setting.seed or 0
-        network = mlp(
-            [self.training.inputs.shape[1], *[width] * depth, len(self.training.classes)],
+        """A network that has learnt for a number of updates, of its own."""
+        found = _learnt(
+            self.c.dataset,
+            str(self.training.device),
+            (self.training.inputs.shape[1], *[width] * depth, len(self.training.classes)),
             self.c.activation,
-            init="glorot",
-            seed=seed,
-            device=self.training.device,
+            self.loss,
+            self.c.learning_rates[self.loss],
+            self.c.batch_size,
+            int(self.setting.values["updates"]),
+            self.setting.seed or 0,
         )
-        rule, order = ZIL(self.loss), torch.Generator().manual_seed(seed)
-        rate = self.c.learning_rates[self.loss]
-        for _ in range(int(self.setting.values["updates"])):
-            chosen = torch.randint(len(self.training), (self.c.batch_size,), generator=order)
-            chosen = chosen.to(self.training.device)
-            rule.step(network, self.training.inputs[chosen], self.training.labels[chosen], rate)
-        return network.double()
+        return copy.deepcopy(found).double()
 
     def batch(self, network: Network) -> tuple[Tensor, Tensor]:
         """Images that the network has not seen, and their targets."""
@@ -151,6 +147,27 @@ class _Case(NamedTuple):
         chosen = chosen.to(self.test.device)
         x = self.test.inputs[chosen].double()
         return x, one_hot(self.test.labels[chosen], network.outputs, dtype=x.dtype)
+
+
+@lru_cache(maxsize=1)  # runs that differ in their part alone follow one another
+def _learnt(
+    dataset: str,
+    device: str,
+    sizes: tuple[int, ...],
+    activation: str,
+    loss: str,
+    rate: float,
+    batch_size: int,
+    updates: int,
+    seed: int,
+) -> Network:
+    training, _ = _datasets(dataset, device)
+    network = mlp(sizes, activation, init="glorot", seed=seed, device=device)
+    rule, order = ZIL(loss), torch.Generator().manual_seed(seed)
+    for _ in range(updates):
+        chosen = torch.randint(len(training), (batch_size,), generator=order).to(device)
+        rule.step(network, training.inputs[chosen], training.labels[chosen], rate)
+    return network
 
 
 def over_steps(case: _Case, step_size: float) -> list[Measures | None]:

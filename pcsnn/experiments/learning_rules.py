@@ -2,8 +2,9 @@
 
 One recipe serves all rules: plain gradient descent with one learning rate, without momentum,
 so that what a network learns is what its rule proposed and nothing else. The recipe is
-back-propagation's, and no rule has one of its own. Incremental inference learning changes its
-weights at every inference step, and shares the learning rate out among them.
+back-propagation's, and no rule has one of its own here; what another learning rate makes of a
+rule is recorded by :mod:`pcsnn.experiments.learning_rates`. Incremental inference learning
+changes its weights at every inference step, and shares the learning rate out among them.
 
 Each run also says how far its updates point away from back-propagation's, epoch by epoch, and
 how far from back-propagation's weights it ends, from the same weights and in the same order.
@@ -70,10 +71,11 @@ def rule_names(configuration: LearningConfiguration) -> list[str]:
 
 
 def make_rule(
-    configuration: LearningConfiguration, name: str, loss: str, network: Network, seed: int
+    configuration: LearningConfiguration, setting: Setting, network: Network
 ) -> LearningRule:
-    """A rule by its name; feedback is drawn for the network at hand."""
-    c = configuration
+    """The rule of a setting; feedback is drawn for the network at hand."""
+    c, name, loss = configuration, str(setting.values["rule"]), str(setting.values["loss"])
+    seed = (setting.seed or 0) + 1000  # feedback is not drawn as the weights were
     if name.startswith("inference-"):
         steps = int(name.removeprefix("inference-"))
         return InferenceLearning(loss, steps=steps, step_size=c.step_size)
@@ -89,20 +91,18 @@ def make_rule(
                 loss,
                 steps=c.incremental_steps,
                 step_size=c.step_size,
-                learning_rate=learning_rate(c, name, loss),
+                learning_rate=learning_rate(c, setting),
             )
         case "feedback-alignment":
-            return FeedbackAlignment(loss, Feedback.random(network, seed + _OTHER))
-    return DirectFeedbackAlignment(loss, Feedback.direct(network, seed + _OTHER))
+            return FeedbackAlignment(loss, Feedback.random(network, seed))
+    return DirectFeedbackAlignment(loss, Feedback.direct(network, seed))
 
 
-_OTHER = 1000  # feedback is not drawn as the weights were
-
-
-def learning_rate(configuration: LearningConfiguration, name: str, loss: str) -> float:
-    """One for all; the steps of an incremental episode share it."""
-    shared = configuration.incremental_steps if name == "incremental" else 1
-    return configuration.learning_rates[loss] / shared
+def learning_rate(configuration: LearningConfiguration, setting: Setting) -> float:
+    """One for all, times the setting's factor if it has one; incremental steps share it."""
+    rate = configuration.learning_rates[str(setting.values["loss"])]
+    shared = configuration.incremental_steps if setting.values["rule"] == "incremental" else 1
+    return rate * float(setting.values.get("factor", 1.0)) / shared
 
 
 def settings(configuration: LearningConfiguration) -> list[Setting]:
@@ -129,7 +129,7 @@ def settings(configuration: LearningConfiguration) -> list[Setting]:
     ]
 
 
-class _Trained(NamedTuple):
+class Trained(NamedTuple):
     """What training left: the weights in one vector, before and after, and the curves."""
 
     start: Tensor
@@ -140,9 +140,9 @@ class _Trained(NamedTuple):
 
 def execute(configuration: LearningConfiguration, setting: Setting, context: Context) -> Outcome:
     """Train one network, and hold it against the one that back-propagation trained."""
-    trained = _train(configuration, setting, context)
+    trained = train_one(configuration, setting, context)
     reference = _reference(configuration, setting, context, trained)
-    training, test = _datasets(configuration.dataset, context.device, "float32")
+    training, test = datasets(configuration.dataset, context.device, "float32")
     return Outcome(
         curves={**trained.history.curves, **trained.observed.curves},
         values={
@@ -156,8 +156,8 @@ def execute(configuration: LearningConfiguration, setting: Setting, context: Con
 
 
 def _reference(
-    configuration: LearningConfiguration, setting: Setting, context: Context, trained: _Trained
-) -> _Trained:
+    configuration: LearningConfiguration, setting: Setting, context: Context, trained: Trained
+) -> Trained:
     """What back-propagation made of the same case: remembered, or trained again."""
     case = [v for name, v in setting.values.items() if name != "rule"]
     key = f"{configuration.model_dump_json()} {context.device} {setting.seed} {case}"
@@ -167,37 +167,36 @@ def _reference(
     if key not in _REMEMBERED:
         other = setting.model_copy(update={"values": {**setting.values, "rule": "backprop"}})
         beside = Context(context.device, context.checkpoint.with_suffix(".backprop.pt"))
-        found = _train(configuration, other, beside)
+        found = train_one(configuration, other, beside)
         beside.checkpoint.unlink(missing_ok=True)
         _REMEMBERED.clear()
         _REMEMBERED[key] = found
     return _REMEMBERED[key]
 
 
-_REMEMBERED: dict[str, _Trained] = {}  # of the case that this process is at
+_REMEMBERED: dict[str, Trained] = {}  # of the case that this process is at
 
 
-def _train(configuration: LearningConfiguration, setting: Setting, context: Context) -> _Trained:
-    c, loss = configuration, str(setting.values["loss"])
-    seed = setting.seed or 0
-    training, test = _datasets(c.dataset, context.device, str(setting.values["dtype"]))
+def train_one(configuration: LearningConfiguration, setting: Setting, context: Context) -> Trained:
+    """Train the network of one setting by its rule, observed."""
+    c = configuration
+    training, test = datasets(c.dataset, context.device, str(setting.values["dtype"]))
     network = _network(c, setting, training, context.device)
     start = _flat(network)
-    name = str(setting.values["rule"])
     observed = Observed(
-        make_rule(c, name, loss, network, seed),
-        Backprop(loss),
+        make_rule(c, setting, network),
+        Backprop(str(setting.values["loss"])),
         training.take(min(c.probe, len(training))),
     )
     observed.begin(network)
     history = train(
         network,
         observed,
-        torch.optim.SGD(network.parameters(), lr=learning_rate(c, name, loss)),
+        torch.optim.SGD(network.parameters(), lr=learning_rate(c, setting)),
         training,
         epochs=c.epochs,
         batch_size=c.batch_size,
-        seed=seed,
+        seed=setting.seed or 0,
         validation=test,
         progress=False,
         checkpoint=context.checkpoint,
@@ -206,7 +205,7 @@ def _train(configuration: LearningConfiguration, setting: Setting, context: Cont
     )
     if history.interrupted:
         raise KeyboardInterrupt
-    return _Trained(start, _flat(network), history, observed)
+    return Trained(start, _flat(network), history, observed)
 
 
 def _network(
@@ -223,7 +222,7 @@ def _network(
     )
 
 
-def _distance(trained: _Trained, reference: _Trained) -> dict[str, JsonValue]:
+def _distance(trained: Trained, reference: Trained) -> dict[str, JsonValue]:
     """How far from back-propagation's weights and losses a run has ended.
 
     Returns:
@@ -257,7 +256,7 @@ def _digits(value: float) -> float:
 
 
 @lru_cache(maxsize=2)
-def _datasets(name: str, device: str, dtype: str) -> tuple[data.Dataset, data.Dataset]:
+def datasets(name: str, device: str, dtype: str) -> tuple[data.Dataset, data.Dataset]:
     """Both splits, once for each process and precision."""
     kind = getattr(torch, dtype)
     training = data.load(name, "train", device=device, dtype=kind)

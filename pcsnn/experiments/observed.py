@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from pcsnn.data import Dataset
 from pcsnn.feedback import angle
 from pcsnn.networks import Network
-from pcsnn.rules import LearningRule, Report
+from pcsnn.rules import DivergenceError, LearningRule, Report
 
 
 class Observed:
@@ -49,8 +50,9 @@ class Observed:
         return report
 
     def begin(self, network: Network) -> None:
-        """Compare the updates before anything is learnt."""
-        self.before = self.compare(network)
+        """Compare the updates before anything is learnt, where the rule gets that far."""
+        with suppress(DivergenceError):
+            self.before = self.compare(network)
 
     def end_epoch(self, network: Network) -> None:
         """Write down the epoch that has ended, and begin another."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from pcsnn import checkpoints, data
 from pcsnn.activations import activation
 from pcsnn.chains import Chain
-from pcsnn.compiled import Settled, bound_to
+from pcsnn.compiled import Settled, bind
 from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import stack
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
@@ -77,12 +77,18 @@ class ScatteredZIL(ZIL):
         return self.sigmas.view(-1, 1, 1) * draw.to(self.sigmas.device)
 
     def _by_kernel(
-        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
+        self,
+        network: Network | Chain,
+        x: Tensor,
+        y: Tensor,
+        energy: OutputEnergy,
+        rate: float | Tensor | None = None,
     ) -> Settled | None:
-        bound = bound_to(network, energy, self._plan(network), self)
+        bound = bind(network, energy, self._plan(network), 0, self)
         if bound is None:
             return None
-        return bound.settle(x, y, self._draw(bound.K, y.shape[-2], sum(bound.cut)))
+        scatter = self._draw(bound.K, y.shape[-2], sum(bound.cut))
+        return bound.present(x, y, rate=rate, scatter=scatter)
 
     def _simulated(self, episode: Episode) -> list[Moment]:
         for k, point in enumerate(episode.origin[:-1]):
@@ -113,12 +119,8 @@ class Group:
         if self.time in ("l", "0"):
             return ZIL(step_size=self.values, on_divergence="allow")
         if self.time == "noise":
-            return ScatteredZIL(
-                sigmas=self.values, generator=self.generator, on_divergence="allow"
-            )
-        return InferenceLearning(
-            steps=int(self.time), step_size=self.values, on_divergence="allow"
-        )
+            return ScatteredZIL(sigmas=self.values, generator=self.generator, on_divergence="allow")
+        return InferenceLearning(steps=int(self.time), step_size=self.values, on_divergence="allow")
 
     def keep(self, alive: list[int]) -> None:
         """Let the other networks go."""
@@ -298,9 +300,7 @@ class _Run:
 
 
 @lru_cache(maxsize=1)
-def _datasets(
-    configuration: SongConfiguration, device: str
-) -> tuple[data.Dataset, data.Dataset]:
+def _datasets(configuration: SongConfiguration, device: str) -> tuple[data.Dataset, data.Dataset]:
     """Both splits, once for each process, the input squashed as Song's equation 1 has it."""
     parts = [
         data.load(configuration.dataset, split, normalise="unit", device=device)

@@ -29,9 +29,10 @@ from typing import cast
 
 import torch
 from pydantic import JsonValue, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import data
+from pcsnn.activations import Activation
 from pcsnn.data import one_hot
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.inference import infer
@@ -91,8 +92,8 @@ def execute(configuration: Table3Configuration, setting: Setting, context: Conte
             left = _left(history, remembered)
             for tolerance in c.tolerances:
                 where = {"dtype": dtype, "way": way, "left": left, "tolerance": tolerance}
-                found = shares(history, remembered, tolerance, c.presentations, c.windows)
-                rows += [cast(JsonValue, {**where, **measured}) for measured in found]
+                measured = shares(history, remembered, tolerance, c.presentations, c.windows)
+                rows.append(cast(JsonValue, {**where, **measured}))
     return Outcome(
         values={"rows": rows},
         datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
@@ -148,7 +149,7 @@ def histories(
 @torch.no_grad()
 def forward(network: Network, x: Tensor) -> list[Tensor]:
     """The pre-activations of all layers."""
-    values = []
+    values: list[Tensor] = []
     for squash, layer in _stages(network):
         values.append(layer(squash(values[-1] if values else x)))
     return values
@@ -197,7 +198,7 @@ def _differences(
     return [torch.stack(layer) for layer in zip(*found, strict=True)], values
 
 
-def _stages(network: Network) -> Iterator[tuple]:  # type: ignore[type-arg]
+def _stages(network: Network) -> Iterator[tuple[Activation, nn.Linear]]:
     """What lies between two value nodes: an activation, then a linear map."""
     squashes = [network.input_activation, *(layer.activation for layer in network.layers)]
     return zip(squashes[:-1], (layer.linear for layer in network.layers), strict=True)
@@ -209,8 +210,8 @@ def shares(
     tolerance: float,
     presentations: Sequence[int],
     windows: Sequence[int],
-) -> Iterator[dict[str, JsonValue]]:
-    """The shares in per cent, for each length of the presentation.
+) -> dict[str, JsonValue]:
+    """The shares in per cent: success once for each length of the presentation.
 
     Args:
         history: the errors of each layer, from before ``t = 0`` on.
@@ -229,20 +230,23 @@ def shares(
     pairs = sum(after[0].numel() for _, after in layers)
     zero = sum(int((after[own] < 0).sum()) for own, after in layers)
     on_time = [sum(int((a[own] >= w).sum()) for own, a in layers) for w in windows]
-    for steps in presentations:
-        success = [0] * len(windows)
-        for own, after in layers:
-            others = after[: steps + 1].clone()
-            others[own : own + 1] = -1
-            longest = others.amax(dim=0)
-            for place, window in enumerate(windows):
-                success[place] += int(((after[own] >= window) & (longest < window)).sum())
-        yield {
-            "steps": steps,
-            "on_time": [_percent(n, pairs) for n in on_time],
-            "success": [_percent(n, pairs) for n in success],
-            "zero": _percent(zero, pairs),
-        }
+    return {
+        "zero": _percent(zero, pairs),
+        "on_time": [_percent(n, pairs) for n in on_time],
+        "success": [[_percent(n, pairs) for n in _only(layers, t, windows)] for t in presentations],
+    }
+
+
+def _only(layers: list[tuple[int, Tensor]], steps: int, windows: Sequence[int]) -> list[int]:
+    """For each window, how many pairs fire at their own time and at no other until ``steps``."""
+    found = [0] * len(windows)
+    for own, after in layers:
+        others = after[: steps + 1].clone()
+        others[own : own + 1] = -1
+        longest = others.amax(dim=0)
+        for place, window in enumerate(windows):
+            found[place] += int(((after[own] >= window) & (longest < window)).sum())
+    return found
 
 
 def _left(history: History, remembered: int) -> float:
