@@ -22,8 +22,8 @@ class RatesConfiguration(LearningConfiguration):
 
     seeds: tuple[int, ...] = (0,)
     epochs: PositiveInt = 1
-    steps: tuple[PositiveInt, ...] = (5, 20)
-    factors: tuple[PositiveFloat, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    steps: tuple[PositiveInt, ...] = (20,)
+    factors: tuple[PositiveFloat, ...] = (0.3, 1.0, 3.0, 10.0)
 
 
 def settings(configuration: RatesConfiguration) -> list[Setting]:
