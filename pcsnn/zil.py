@@ -15,6 +15,7 @@ no consequence, so the fast form leaves it out; the literal form steps everythin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -104,46 +105,64 @@ class Detector:
         layers: how many layers it watches.
         window: ``t_d``, for how many steps an error has to be zero before. The network has
             come out of the prediction phase, so before ``t = 0`` all errors count as zero.
-        at_rest: fire only where the prediction of the neuron has not just changed: its error
-            then comes from above, by feedback.
+        at_rest: fire only where the prediction of the neuron has not changed for as long: its
+            error then comes from above, by feedback.
+        steps: how long the episode is, if that is known.
     """
 
-    def __init__(self, layers: int, window: int, *, at_rest: bool = False) -> None:
+    def __init__(
+        self, layers: int, window: int, *, at_rest: bool = False, steps: float = math.inf
+    ) -> None:
         self.window = window
         self.at_rest = at_rest
+        self.left = steps  # until the end of the episode
+        self._done = [False] * layers  # where no neuron can fire again before it
         # For how many steps each error was zero, and each prediction still; None: since ever.
         self._silent: list[Error] = [None] * layers
         self._still: list[Error] = [None] * layers
         self._before: Sequence[Error] = [None] * layers
 
-    def fires(self, errors: Sequence[Error], changes: Sequence[Error]) -> list[Tensor | None]:
-        """For each layer which neurons fire now, ``(B, n)``; ``None`` where none can.
+    def fires(self, errors: Sequence[Error], changes: Sequence[Error]) -> list[Error]:
+        """For each layer the errors of the neurons that fire now, zero elsewhere.
 
         Args:
             errors: ε now.
             changes: by how much the predictions differ now from those of the forward pass.
+
+        Returns:
+            ``(B, n)`` for each layer; ``None`` where none fires.
         """
-        found = []
-        for k, (error, change) in enumerate(zip(errors, changes, strict=True)):
-            fired = None if error is None else (error != 0) & self._long(self._silent[k])
-            if self.at_rest and change is not None:
-                before = self._before[k]
-                self._still[k] = self._count(
-                    self._still[k], change == (0 if before is None else before)
-                )
-                fired = None if fired is None else fired & self._long(self._still[k])
-            if error is not None:
-                self._silent[k] = self._count(self._silent[k], error == 0)
-            found.append(fired)
+        found = [self._layer(k, *now) for k, now in enumerate(zip(errors, changes, strict=True))]
         self._before = changes
+        self.left -= 1
         return found
+
+    def _layer(self, k: int, error: Error, change: Error) -> Error:
+        if self._done[k]:
+            return None
+        if self.at_rest and change is not None:
+            before = self._before[k]
+            still = change.eq(0.0 if before is None else before)
+            self._still[k] = self._count(self._still[k], still)
+        if error is None:
+            return None
+        fires = error.ne(0) & self._long(self._silent[k]) & self._long(self._still[k])
+        if bool(fires.all()):
+            # All have to be silent for a whole window before one can fire again.
+            self._done[k] = self.window >= self.left
+            self._silent[k] = torch.zeros_like(error)
+            return error
+        self._silent[k] = self._count(self._silent[k], error.eq(0))
+        return torch.where(fires, error, 0) if bool(fires.any()) else None
 
     def _long(self, steps: Error) -> Tensor | bool:
         return True if steps is None else steps >= self.window
 
     def _count(self, steps: Error, quiet: Tensor) -> Tensor:
         """One step more where it is quiet, none where it is not."""
-        so_far = self.window if steps is None else steps
+        so_far = (
+            torch.full(quiet.shape, self.window, device=quiet.device) if steps is None else steps
+        )
         return torch.where(quiet, so_far + 1, 0)
 
 
@@ -202,14 +221,13 @@ class FaZIL(LocalRule):
     def _simulated(self, episode: Episode) -> Iterator[tuple[int, Sequence[Error], list[Moment]]]:
         last = len(episode.origin) - 1
         steps = last if self.steps is None else self.steps
-        phi = Detector(last + 1, self.detection_window, at_rest=self.at_rest)
+        phi = Detector(last + 1, self.detection_window, at_rest=self.at_rest, steps=steps)
         for t in range(steps + 1):
             errors = episode.errors()
             moments = []
-            for k, fired in enumerate(phi.fires(errors, episode.changes)):
-                error = errors[k]
-                if fired is not None and error is not None and bool(fired.any()):
-                    moments.append(Moment(k, episode.points[k], torch.where(fired, error, 0)))
+            for k, error in enumerate(phi.fires(errors, episode.changes)):
+                if error is not None:
+                    moments.append(Moment(k, episode.points[k], error))
             yield t, errors, moments
             if t < steps:
                 episode.move(episode.slopes(errors), 1.0)

@@ -21,11 +21,14 @@ from pcsnn.experiments import (
     RunRecord,
     Setting,
     backprop_mnist,
+    learning_rates,
+    learning_rules,
     load_record,
     mnist_facts,
     provenance,
     record,
     runner,
+    weight_transport,
 )
 from pcsnn.experiments.__main__ import app
 from pcsnn.experiments.table import table
@@ -476,3 +479,109 @@ def test_settings_out_of_range_are_refused_by_name(values):
 
     with pytest.raises(ValueError, match=next(iter(values))):
         BackpropConfiguration(**values)
+
+
+# Learning rules
+
+
+def short_learning(rule=None, **changes):
+    configuration = learning_rules.EXPERIMENT.configurations["smoke"].model_copy(
+        update={"learning_rates": {"cross_entropy": 0.1}, **changes}
+    )
+
+    def settings(chosen):
+        every = learning_rules.settings(chosen)
+        return [s for s in every if rule is None or s.values["rule"] == rule]
+
+    return Experiment("short", "", {"smoke": configuration}, settings, learning_rules.execute)
+
+
+def test_learning_by_every_rule(tmp_path):
+    experiment = short_learning(epochs=1)
+    path, _ = recorded(tmp_path, experiment)
+    found = record.read_record(path)
+    assert len(found.runs) == 8 + 2 + 2
+    runs = {run.setting.name: run for run in found.runs}
+    for run in found.runs:
+        assert run.status == "finished"
+        assert set(run.curves) >= {"train_loss", "test_accuracy", "energy", "angle", "angle_2"}
+    precise = runs["z-il-cross-entropy-tanh-float64-0"].values
+    assert precise["largest_weight_difference"] < 1e-14
+    for rule in ("z-il", "fa-z-il"):
+        exact = runs[f"{rule}-cross-entropy-tanh-float32-0"]
+        assert exact.values["largest_weight_difference"] < 1e-6
+        assert exact.values["before"]["angle"] < 1e-3
+    late = runs["fa-z-il-cross-entropy-relu-float32-0"].values
+    assert late["weight_distance"] > 1e-3
+    inferred = runs["inference-5-cross-entropy-tanh-float32-0"]
+    assert inferred.curves["energy"][0] < inferred.curves["train_loss"][0]
+    assert 5 < inferred.values["before"]["angle"] < 90
+
+
+def test_an_interrupted_rule_keeps_what_was_observed(tmp_path, monkeypatch):
+    experiment = short_learning("inference-2", steps=(2,))
+    _, whole = recorded(tmp_path / "whole", experiment)
+    call = pcsnn.InferenceLearning.__call__
+    count = 0
+
+    def stopped(self, network, x, y):
+        nonlocal count
+        count += 1
+        if count == 40:  # in the second of two epochs of 23 batches, with three looks
+            raise KeyboardInterrupt
+        return call(self, network, x, y)
+
+    monkeypatch.setattr(pcsnn.InferenceLearning, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(tmp_path / "resumed", experiment)
+    learning_rules._REMEMBERED.clear()  # as in a new process
+    _, resumed = recorded(tmp_path / "resumed", experiment)
+    for part in (*whole["runs"], *resumed["runs"]):
+        part.pop("seconds")
+    assert resumed["runs"] == whole["runs"]
+
+
+# Weight transport
+
+
+def test_the_experiment_on_weight_transport():
+    result = command("run", "weight-transport", "--scale", "smoke", "--jobs", "1",
+                     "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = load_record("weight-transport", "smoke")
+    assert [run.setting.values["rule"] for run in found.runs] == list(weight_transport.RULES)
+    curves = {str(run.setting.values["rule"]): run.curves for run in found.runs}
+    # Equal at the start, equal ever after, and so back-propagation: to the bit in the first.
+    assert curves["zil-equal"]["feedback_2"] == curves["zil-equal"]["feedback_3"] == [0.0, 0.0]
+    assert curves["zil-equal"]["test_loss"] == pytest.approx(curves["backprop"]["test_loss"])
+    for rule in ("fa", "dfa", "zil-learned", "il-fixed"):
+        assert curves[rule]["angle_2"][-1] > 20
+    for rule in ("fa", "zil-learned"):
+        start = next(r.values["before"] for r in found.runs if r.setting.values["rule"] == rule)
+        assert start["feedback_2"] == pytest.approx(90, abs=20)  # nearly at right angles
+    assert "feedback_2" not in curves["backprop"]
+
+
+def test_every_rule_at_several_rates(tmp_path):
+    configuration = learning_rates.EXPERIMENT.configurations["smoke"].model_copy(
+        update={"learning_rates": {"squared_error": 0.1}}
+    )
+    experiment = Experiment(
+        "short", "", {"smoke": configuration}, learning_rates.settings, learning_rates.execute
+    )
+    found = record.read_record(recorded(tmp_path, experiment)[0])
+    assert len(found.runs) == 5 * 2
+    assert {run.status for run in found.select(factor=0.3)} == {"finished"}
+    assert {run.status for run in found.select(factor=1000.0)} == {"diverged"}
+
+
+def test_the_book_has_a_record_of_weight_transport():
+    found = load_record("weight-transport", folder=BOOK)
+    assert len(found.runs) == 3 * len(weight_transport.RULES)
+    assert {run.status for run in found.runs} == {"finished"}
+    for layer in (2, 3):
+        assert not found.curves(f"feedback_{layer}", rule="zil-equal").any()
+        learned = found.curves(f"feedback_{layer}", rule="zil-learned")
+        assert (learned[:, -1] < learned[:, 0]).all()
+    backprop, equal = (found.curves("test_accuracy", rule=r) for r in ("backprop", "zil-equal"))
+    assert np.abs(backprop - equal).max() < 0.01

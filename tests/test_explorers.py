@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
 import pytest
+import torch
 
-from pcsnn import explorers
-from pcsnn.explorers import Slider
+from pcsnn import explorers, mlp
+from pcsnn.explorers import Choice, Slider, Steps
 
+from . import book_notebooks as stored
 from .conftest import ROOT
 
 
@@ -25,14 +28,34 @@ def test_an_explorer_has_a_picture_words_and_sliders():
     assert bundle["image/png"]
 
 
-def test_an_explorer_loads_nothing():
-    html = explorers.lif().to_html()
+EXPLORERS = pytest.mark.parametrize("make", [explorers.lif, explorers.inference])
+
+
+@EXPLORERS
+def test_an_explorer_loads_nothing(make):
+    html = make().to_html()
     assert not re.search(r'(?<!xlink:)(?:src|href)="(?!#)', html)
     assert not re.search(r"\bimport\b|fetch\(|url\((?!#)", html)
 
 
-def test_an_explorer_comes_out_the_same_twice():
-    assert explorers.lif().to_html() == explorers.lif().to_html()
+@EXPLORERS
+def test_an_explorer_comes_out_the_same_twice(make):
+    assert make().to_html() == make().to_html()
+
+
+@EXPLORERS
+def test_an_explorer_may_stand_in_a_chapter(make):
+    bundle = make()._repr_mimebundle_()
+    output = {"output_type": "execute_result", "data": bundle}
+    assert stored.faults(stored.Cell("chapter", 1, "explorer()", [output])) == []
+
+
+@EXPLORERS
+def test_an_explorer_gives_no_id_twice_and_stays_small(make):
+    html = make().to_html()
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert len(html.encode()) < 60_000
 
 
 def test_a_slider_is_a_labelled_native_input():
@@ -48,3 +71,109 @@ def test_the_package_carries_its_scripts_and_styles(suffix):
     found = set((ROOT / "pcsnn").rglob(f"*.{suffix}"))
     assert found == {path for glob in carried for path in (ROOT / "pcsnn").glob(glob)} & found
     assert found
+
+
+def test_a_choice_is_a_group_of_native_radio_buttons():
+    html = Choice("rule", "learning rule", {"il": "IL", "zil": "Z-IL"}, "zil").to_html("inference")
+    assert html.startswith('<fieldset class="choice"><legend>learning rule</legend>')
+    assert html.count('type="radio" name="rule"') == 2
+    assert html.count("checked") == 1
+    assert '<label><input type="radio" name="rule" value="zil" checked' in html
+
+
+def test_steps_have_named_buttons_and_their_own_way_back():
+    html = Steps("t", "step", 0, 20, 1, 1).to_html("inference")
+    assert re.findall(r'name="(\w+)"[^>]*>(\w+)</button>', html) == [
+        ("back", "Back"),
+        ("play", "Play"),
+        ("next", "Next"),
+    ]
+    assert explorers.inference().to_html().count('type="reset"') == 1
+
+
+# --- inference ---------------------------------------------------------------------------------
+
+
+def data_of(html):
+    return json.loads(re.search(r'application/json">(.*?)</script>', html)[1])
+
+
+def test_inference_starts_where_the_error_has_reached_layer_3():
+    bundle = explorers.inference()._repr_mimebundle_()
+    html = bundle["text/html"]
+    assert html.count('role="img"') == 2
+    assert '<p class="readout" role="status">t\xa0=\xa01: the error has reached layer 3; ' in html
+    assert "W⁽³⁾ changes now under Z-IL, by exactly backprop’s update." in html
+    assert bundle["text/plain"].startswith("Figure: A predictive coding network with layers of")
+    assert bundle["image/png"]
+    rows = re.findall(r'<tr><th scope="row">(\d), (\d)</th>(.*)</tr>', html)
+    assert [(layer, node) for layer, node, _ in rows] == [
+        (str(layer), str(node)) for layer, n in ((2, 3), (3, 3), (4, 2)) for node in range(1, n + 1)
+    ]
+    numbers = {layer: [] for layer, _, _ in rows}
+    for layer, _, cells in rows:
+        numbers[layer].append(re.findall(r"<td>(.*?)</td>", cells))
+    assert {errors for _, _, errors, _ in numbers["2"]} == {"0"}  # not yet reached, exactly
+    assert all(errors == theirs != "0" for _, _, errors, theirs in numbers["3"])  # Z-IL's moment
+
+
+def test_inference_gives_its_script_the_whole_network():
+    network = mlp([3, 4, 2, 3, 1], "sigmoid", seed=5, dtype=torch.float64)
+    for layer in network.layers:
+        torch.nn.init.uniform_(layer.linear.bias, generator=torch.Generator().manual_seed(1))
+    x, y = torch.tensor([[0.1, -2.0, 0.7]]), torch.tensor([[0.5]])
+    data = data_of(explorers.inference(network, x, y).to_html())
+    assert data["activation"] == "sigmoid"
+    for weights, biases, layer in zip(data["weights"], data["biases"], network.layers, strict=True):
+        assert torch.equal(torch.tensor(weights, dtype=torch.float64), layer.linear.weight)
+        assert torch.equal(torch.tensor(biases, dtype=torch.float64), layer.linear.bias)
+    assert [len(noise) for noise in data["noise"]] == [4, 2, 3]
+    assert all(weights.grad is None for weights in network.parameters())
+
+
+X, Y = torch.zeros(1, 2), torch.zeros(1, 2)
+GOOD = {"sizes": [2, 3, 3, 2], "activation": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"sizes": [2, 2]}, "3 to 5 layers"),
+        ({"sizes": [2, 6, 2]}, "at most 5 units"),
+        ({"activation": "gelu"}, "one activation of"),
+        ({"output": "softmax"}, "a linear output"),
+        ({"batch_norm": True}, "no batch norm"),
+        ({"squash_input": True}, "an input that is not squashed"),
+        ({"value_nodes": "activation"}, "pre-activations"),
+    ],
+)
+def test_inference_refuses_a_network_that_it_cannot_show(changes, complaint):
+    with pytest.raises(ValueError, match=f"^network must .*{complaint}"):
+        explorers.inference(mlp(**(GOOD | changes)), X, Y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "complaint"),
+    [
+        (torch.zeros(2, 2), Y, ValueError, "x must be one sample, not 2"),
+        (X, torch.zeros(1, 3), ValueError, "y must have 2 columns, not 3"),
+        (X, torch.full((1, 2), torch.nan), ValueError, "y holds NaN"),
+        ([1.0, 2.0], Y, TypeError, "x must be a tensor"),
+    ],
+)
+def test_inference_refuses_data_that_do_not_fit(x, y, error, complaint):
+    with pytest.raises(error, match=complaint):
+        explorers.inference(mlp(**GOOD), x, y)
+
+
+def test_inference_needs_a_sample_for_another_network():
+    with pytest.raises(TypeError, match="network must be a Network, not a Linear"):
+        explorers.inference(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="x is missing"):
+        explorers.inference(mlp([3, 3, 2], "tanh"))
+
+
+def test_inference_shows_a_network_with_nothing_to_learn():
+    network = mlp([2, 3, 2], "tanh", init="zeros")
+    html = explorers.inference(network, X, Y).to_html()
+    assert "nan" not in html.lower().replace("nan_", "")

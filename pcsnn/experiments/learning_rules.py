@@ -48,7 +48,7 @@ class LearningConfiguration(Configuration):
     # Fa-Z-IL: the window is Song's (4).
     detection_window: PositiveInt = 4
     presentation: PositiveInt = 4
-    # As large as back-propagation bears: the squared error of a wide layer is steeper.
+    # The squared error of a wide layer is steeper, and bears less.
     learning_rates: dict[str, PositiveFloat] = Field(
         default={"squared_error": 0.03, "cross_entropy": 0.1}
     )

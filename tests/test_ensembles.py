@@ -1,0 +1,487 @@
+"""K networks as one: each does, to rounding, what it would have done alone."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import pcsnn
+from pcsnn import data
+from pcsnn.data import Dataset
+from pcsnn.ensembles import stack, train_many, unstack
+from pcsnn.feedback import Feedback
+from pcsnn.rules import Report
+from tests.strategies import DEVICES, relative_error
+
+K = 3
+ONE, OTHER, THIRD = 0.05, 0.1, 0.15  # step sizes of one's own
+STEPS = (ONE, OTHER, THIRD)
+
+
+def several(sizes=(6, 7, 5, 4), **options):
+    options = {"dtype": torch.float64, "activation": "tanh", **options}
+    return [pcsnn.mlp(list(sizes), **options, seed=seed) for seed in range(K)]
+
+
+def batch(shared, seed=0, samples=5, sizes=(6, 7, 5, 4), dtype=torch.float64):
+    """Inputs and targets, each network's own or the same for all."""
+    generator = torch.Generator().manual_seed(seed)
+    front = () if shared else (K,)
+    x = torch.randn(*front, samples, sizes[0], dtype=dtype, generator=generator)
+    y = torch.rand(*front, samples, sizes[-1], dtype=dtype, generator=generator)
+    return x, y / y.sum(dim=-1, keepdim=True)
+
+
+def of(tensor, k, shared):
+    return tensor if shared else tensor[k]
+
+
+def close(mine, theirs, tolerance=1e-12):
+    return all(relative_error(a, b) <= tolerance for a, b in zip(mine, theirs, strict=True))
+
+
+# Each rule on a stack, and alone: a setting of one's own is a tensor in the former
+
+
+def plain(kind, **settings_):
+    return lambda loss, networks: (kind(loss, **settings_), [kind(loss, **settings_)] * K)
+
+
+def with_step_sizes(kind, **settings_):
+    gamma = torch.tensor(STEPS, dtype=torch.float64)
+    return lambda loss, networks: (
+        kind(loss, step_size=gamma, **settings_),
+        [kind(loss, step_size=g, **settings_) for g in STEPS],
+    )
+
+
+def with_feedback(kind, make, **settings_):
+    def build(loss, networks):
+        feedback = make(stack(networks), 5)
+        alone = [Feedback([w[k] for w in feedback.weights]) for k in range(K)]
+        return (
+            kind(loss=loss, feedback=feedback, **settings_),
+            [kind(loss=loss, feedback=f, **settings_) for f in alone],
+        )
+
+    return build
+
+
+IL, IPC = pcsnn.InferenceLearning, pcsnn.IncrementalInferenceLearning
+RULES = {
+    "backprop": plain(pcsnn.Backprop),
+    "perturbation": plain(pcsnn.WeightPerturbation),
+    "il": plain(IL, steps=4),
+    "il, own step sizes": with_step_sizes(IL, steps=4),
+    "il, own feedback": with_feedback(IL, Feedback.random, steps=4, on_divergence="allow"),
+    "ipc": plain(IPC, steps=4),
+    "ipc, own step sizes": with_step_sizes(IPC, steps=4),
+    "zil": plain(pcsnn.ZIL),
+    "zil, literal": plain(pcsnn.ZIL, literal=True),
+    "zil, own step sizes": with_step_sizes(pcsnn.ZIL),
+    "fazil": plain(pcsnn.FaZIL),
+    "fazil, literal": plain(pcsnn.FaZIL, literal=True, detection_window=1, steps=5),
+    "feedback alignment": with_feedback(pcsnn.FeedbackAlignment, Feedback.random),
+    "direct feedback": with_feedback(pcsnn.DirectFeedbackAlignment, Feedback.direct),
+}
+
+
+# Differences of losses, and of weights over a learning rate, lose digits.
+TOLERANCE = {"perturbation": 1e-7, "ipc": 1e-10}
+
+
+@pytest.mark.parametrize("value_nodes", ["pre-activation", "activation"])
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", RULES)
+def test_each_gets_the_gradient_it_would_get_alone(name, shared, loss, value_nodes):
+    if value_nodes == "activation" and "feedback" in name:
+        pytest.skip("feedback needs stages with one weight matrix")
+    networks, (x, y) = several(value_nodes=value_nodes), batch(shared)
+    stacked = stack(networks)
+    together, alone = RULES[name](loss, networks)
+    report = together(stacked, x, y)
+    assert report.loss.shape == (K,)
+    for k, (network, rule) in enumerate(zip(networks, alone, strict=True)):
+        own = rule(network, of(x, k, shared), of(y, k, shared))
+        tolerance = TOLERANCE.get(name.split(",")[0], 1e-12)
+        assert relative_error(report.loss[k], own.loss) <= 1e-12
+        assert relative_error(report.prediction[k], own.prediction) <= 1e-12
+        if own.energy is not None:
+            assert relative_error(report.energy[k], own.energy) <= 1e-11
+        found = [p.grad[k] for p in stacked.parameters()]
+        assert close(found, [p.grad for p in network.parameters()], tolerance)
+
+
+@pytest.mark.parametrize("value_nodes", ["pre-activation", "activation"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    "name", [name for name in RULES if name.split(",")[0] in ("il", "ipc", "zil", "fazil")]
+)
+def test_each_steps_with_its_own_learning_rate(name, shared, value_nodes):
+    if value_nodes == "activation" and "feedback" in name:
+        pytest.skip("feedback needs stages with one weight matrix")
+    networks, (x, y) = several(value_nodes=value_nodes), batch(shared)
+    stacked = stack(networks)
+    together, alone = RULES[name]("cross_entropy", networks)
+    rates = torch.tensor([0.01, 0.3, 0.1], dtype=torch.float64)
+    for _ in range(3):
+        together.step(stacked, x, y, rates)
+        for k, rule in enumerate(alone):
+            rule.step(networks[k], of(x, k, shared), of(y, k, shared), float(rates[k]))
+    for k, network in enumerate(networks):
+        assert close([p[k] for p in stacked.parameters()], network.parameters())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=6),
+    samples=st.integers(1, 5),
+    shared=st.booleans(),
+    seed=st.integers(0, 99),
+    bias=st.booleans(),
+    squash=st.booleans(),
+    output=st.sampled_from(["identity", "sigmoid", "softmax"]),
+)
+def test_any_shape(sizes, samples, shared, seed, bias, squash, output):
+    options = {"bias": bias, "squash_input": squash and len(sizes) > 2, "output": output}
+    networks = several(sizes, activation="sigmoid", **options)
+    x, y = batch(shared, seed, samples, sizes)
+    stacked = stack(networks)
+    with torch.no_grad():
+        together = stacked(x)
+    rule = pcsnn.ZIL() if len(sizes) > 2 else pcsnn.Backprop()
+    rule(stacked, x, y)
+    for k, network in enumerate(networks):
+        assert relative_error(together[k], network(of(x, k, shared)).detach()) <= 1e-12
+        rule(network, of(x, k, shared), of(y, k, shared))
+        found = [p.grad[k] for p in stacked.parameters()]
+        assert close(found, [p.grad for p in network.parameters()])
+
+
+def test_labels_for_all_or_for_each():
+    networks, (x, _) = several(), batch(shared=True)
+    labels = torch.tensor([0, 3, 1, 2, 2])
+    own = torch.stack([labels, labels.flip(0), labels])
+    for y in (labels, own):
+        stacked = stack(networks)
+        losses = pcsnn.ZIL("cross_entropy")(stacked, x, y).loss
+        for k, network in enumerate(networks):
+            alone = pcsnn.ZIL("cross_entropy")(network, x, y if y.dim() == 1 else y[k]).loss
+            assert relative_error(losses[k], alone) <= 1e-12
+
+
+def test_inference_of_a_stack():
+    networks, (x, y) = several(), batch(shared=False)
+    *_, together = pcsnn.infer(stack(networks), x, y, steps=5, step_size=0.1)
+    assert together.energies.shape == (K, 3)
+    for k, network in enumerate(networks):
+        *_, alone = pcsnn.infer(network, x[k], y[k], steps=5, step_size=0.1)
+        assert close([v[k] for v in together.values], alone.values)
+        assert relative_error(together.energies[k], alone.energies) <= 1e-12
+
+
+def test_stacking_copies_and_unstacking_hands_back():
+    networks = several()
+    before = [p.clone() for p in networks[1].parameters()]
+    stacked = stack(networks)
+    with torch.no_grad():
+        for parameter in stacked.parameters():
+            parameter += 1
+    assert close(networks[1].parameters(), before, 0)
+    unstack(stacked, networks)
+    assert close(networks[1].parameters(), [p + 1 for p in before], 0)
+    assert "3 x (6 -> 7)" in repr(stacked)
+    frozen = several()
+    for network in frozen:
+        network.layers[0].linear.weight.requires_grad_(False)
+    stacked = stack(frozen)
+    pcsnn.ZIL()(stacked, *batch(shared=True))
+    assert stacked.layers[0].linear.weight.grad is None
+    assert stacked.layers[0].linear.bias.grad is not None
+
+
+def test_one_that_diverges_is_refused_or_left_to_itself():
+    networks, (x, y) = several(), batch(shared=True)
+    gamma = torch.tensor([0.1, 30.0, 0.1], dtype=torch.float64)
+    stacked = stack(networks)
+    before = [p.clone() for p in stacked.parameters()]
+    with pytest.raises(pcsnn.DivergenceError, match="inference diverged at|inference diverged: at"):
+        IL(steps=300, step_size=gamma).step(stacked, x, y, 0.1)
+    assert close(stacked.parameters(), before, 0)
+    IL(steps=300, step_size=gamma, on_divergence="allow").step(stacked, x, y, 0.1)
+    IL(steps=300).step(networks[2], x, y, 0.1)
+    assert close([p[2] for p in stacked.parameters()], networks[2].parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (list, ValueError, "networks is empty"),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 5, 2])],
+            ValueError,
+            r"networks\[1\] has sizes",
+        ),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 4, 2], "tanh")],
+            ValueError,
+            r"networks\[1\] has other activations",
+        ),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 4, 2], bias=False)],
+            ValueError,
+            r"networks\[1\] has other activations, biases",
+        ),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 4, 2], squash_input=True)],
+            ValueError,
+            r"networks\[1\] has other activations",
+        ),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 4, 2], batch_norm=True)],
+            ValueError,
+            r"networks\[1\] has batch norm",
+        ),
+        (
+            lambda: [pcsnn.mlp([3, 4, 2]), pcsnn.mlp([3, 4, 2], dtype=torch.float64)],
+            TypeError,
+            r"networks\[1\] is torch.float64 but networks\[0\] is torch.float32",
+        ),
+        (lambda: [nn.Linear(3, 2)], TypeError, r"networks\[0\] must be a pcsnn.Network, not a Lin"),
+        (lambda: [stack([pcsnn.mlp([3, 4, 2])])], TypeError, "not a stack"),
+    ],
+)
+def test_networks_that_cannot_be_stacked(make, error, message):
+    with pytest.raises(error, match=message):
+        stack(make())
+
+
+def test_other_frozen_parameters_cannot_be_stacked():
+    networks = several()
+    networks[2].layers[0].linear.weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"networks\[2\] has other frozen parameters"):
+        stack(networks)
+    with pytest.raises(ValueError, match="networks must hold 3 networks, not 2"):
+        unstack(stack(several()), several()[:2])
+    with pytest.raises(ValueError, match=r"networks\[0\] has sizes"):
+        unstack(stack(several()), several(sizes=(6, 4)))
+
+
+def test_batches_and_rates_that_do_not_fit_a_stack():
+    stacked, (x, y) = stack(several()), batch(shared=False)
+    rule = pcsnn.ZIL()
+    for bad in ((x[:2], y), (x, y[:2]), (x[:, :4], y), (x[..., :5], y), (x, y[..., :3])):
+        with pytest.raises(ValueError, match="x must have shape|y has shape|x holds|y must hold"):
+            rule(stacked, *bad)
+    for rates in (torch.ones(2), torch.tensor([0.1, -0.1, 0.1])):
+        with pytest.raises(ValueError, match="learning_rate must be"):
+            rule.step(stacked, x, y, rates)
+    with pytest.raises(ValueError, match=r"step_size must be of shape \(3,\) for this network"):
+        IL(step_size=torch.ones(2))(stacked, x, y)
+
+
+# Training them all
+
+
+@pytest.fixture(scope="module")
+def digits():
+    both = data.load("digits", "train").take(150), data.load("digits", "test").take(60)
+    return [part.to(dtype=torch.float64) for part in both]
+
+
+RATES = [0.05, 0.2, 0.1]
+
+
+def alone(network, rule, samples, rate, seed, **options):
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+    settings_ = {"epochs": 2, "batch_size": 32, "validation": samples[1], **options}
+    return pcsnn.train(
+        network, rule, optimiser, samples[0], seed=seed, on_divergence="stop", **settings_
+    )
+
+
+def together(networks, rule, samples, **options):
+    settings_ = {
+        "learning_rate": RATES,
+        "seeds": [4, 5, 6],
+        "epochs": 2,
+        "batch_size": 32,
+        **options,
+    }
+    return train_many(networks, rule, samples[0], validation=samples[1], **settings_)
+
+
+@pytest.mark.parametrize("seeds", [[4, 5, 6], [7, 7, 7]])
+@pytest.mark.parametrize(
+    "name", [name for name in RULES if name != "perturbation" and "literal" not in name]
+)
+def test_each_ends_where_it_would_have_ended_alone(digits, name, seeds):
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    rule, rules = RULES[name]("cross_entropy", networks)
+    rates = [0.01] * K if "ipc" in name else RATES  # the learning rate of its own steps
+    histories = together(networks, rule, digits, seeds=seeds, learning_rate=rates)
+    for k, history in enumerate(histories):
+        expected = alone(copies[k], rules[k], digits, rates[k], seeds[k])
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+        assert history.epochs == expected.epochs == 2
+        assert history.curves.keys() == expected.curves.keys()
+        for measure, curve in history.curves.items():
+            assert curve == pytest.approx(expected.curves[measure], rel=1e-11)
+        assert history.curves["train_loss"][1] < history.curves["train_loss"][0]
+        assert not history.diverged
+        assert json.loads(json.dumps(history.as_dict()))["curves"] == history.curves
+
+
+def test_perturbation_and_a_rule_of_ones_own(digits):
+    small = [Dataset(part.inputs[:40, ::16], part.labels[:40], part.classes) for part in digits]
+
+    def autograd(network, x, y):
+        prediction = network(x)
+        losses = nn.functional.cross_entropy(
+            prediction.flatten(0, -2), y.expand(prediction.shape[:-1]).flatten(), reduction="none"
+        )
+        losses = losses.view(prediction.shape[:-1]).mean(dim=-1)
+        losses.sum().backward()
+        return Report(losses.detach(), prediction.detach())
+
+    networks = several((4, 3, 10))
+    ways = [copy.deepcopy(networks) for _ in range(3)]
+    for rule, copies in zip(
+        (pcsnn.WeightPerturbation("cross_entropy"), autograd, pcsnn.ZIL("cross_entropy")),
+        ways,
+        strict=True,
+    ):
+        histories = together(copies, rule, small, epochs=1)
+        assert all(h.epochs == 1 for h in histories)
+    for network, own, exact in zip(*ways, strict=True):
+        assert close(own.parameters(), exact.parameters())
+        assert close(network.parameters(), exact.parameters(), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule", [pcsnn.Backprop("cross_entropy"), pcsnn.ZIL(), IL(steps=3), IPC(steps=3)]
+)
+def test_one_that_diverges_goes_back_and_the_others_go_on(digits, rule):
+    networks = several((64, 12, 8, 10), activation="relu")
+    start, copies = copy.deepcopy(networks), copy.deepcopy(networks)
+    rates = [0.02, 1e200, 0.02] if not isinstance(rule, IPC) else [0.01, 1e200, 0.01]
+    histories = together(networks, rule, digits, learning_rate=rates)
+    assert [h.diverged for h in histories] == [False, True, False]
+    assert histories[1].epochs == 0
+    assert histories[1].curves == {"train_loss": []}
+    assert close(networks[1].parameters(), start[1].parameters(), 0)
+    for k in (0, 2):
+        alone(copies[k], rule, digits, rates[k], 4 + k)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+    with pytest.raises(pcsnn.DivergenceError, match=r"networks\[1\] diverged in epoch 1"):
+        together(copy.deepcopy(start), rule, digits, learning_rate=rates, on_divergence="raise")
+
+
+def test_inference_that_diverges_ends_a_network_as_it_does_alone(digits):
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    gamma = torch.tensor([0.1, 3.0, 0.1], dtype=torch.float64)
+    histories = together(networks, IL(steps=6, step_size=gamma), digits, learning_rate=0.02)
+    expected = alone(copies[1], IL(steps=6, step_size=3.0), digits, 0.02, 5)
+    assert [h.diverged for h in histories] == [False, True, False]
+    assert expected.diverged
+    assert histories[1].epochs == expected.epochs
+    assert close(networks[1].parameters(), copies[1].parameters())
+
+
+def test_a_late_divergence_keeps_the_finished_epochs(digits):
+    class Bursts:
+        """A rule that spoils the second network in the second epoch."""
+
+        loss, calls = "squared_error", 0
+
+        def __call__(self, network, x, y):
+            self.calls += 1
+            report = pcsnn.ZIL()(network, x, y)
+            if self.calls == 7:
+                network.layers[0].linear.weight.grad[1] = float("nan")
+                return dataclasses.replace(report)
+            return report
+
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    with pytest.raises(pcsnn.DivergenceError):  # a rule of one's own that stops, stops all
+        together(networks, Bursts(), digits)
+    assert close(networks[0].parameters(), networks[0].parameters(), 0)
+    expected = alone(copies[1], pcsnn.ZIL(), digits, RATES[1], 5, epochs=1)
+    assert expected.epochs == 1
+    assert close(networks[1].parameters(), copies[1].parameters(), 1e-11)
+
+
+def test_interrupted_training_keeps_the_finished_epochs(digits):
+    class Stops:
+        loss, calls = "squared_error", 0
+
+        def __call__(self, network, x, y):
+            self.calls += 1
+            if self.calls == 8:
+                raise KeyboardInterrupt
+            return pcsnn.ZIL()(network, x, y)
+
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    histories = together(networks, Stops(), digits)
+    assert [(h.epochs, h.interrupted) for h in histories] == [(1, True)] * K
+    for k in range(K):
+        alone(copies[k], pcsnn.ZIL(), digits, RATES[k], 4 + k, epochs=1)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_whole_batches_only_and_other_devices(digits, device):
+    samples = [part.to(device, torch.float32) for part in digits]
+    networks = several((64, 12, 10), dtype=torch.float32, device=device)
+    copies = copy.deepcopy(networks)
+    together(networks, pcsnn.ZIL("cross_entropy"), samples, drop_last=True)
+    alone(copies[2], pcsnn.ZIL("cross_entropy"), samples, RATES[2], 6, drop_last=True)
+    assert close(networks[2].parameters(), copies[2].parameters(), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        (
+            {"drop_last": True, "batch_size": 200},
+            ValueError,
+            "batch_size is 200, but with drop_last",
+        ),
+        ({"seeds": [1, 2]}, ValueError, "seeds must hold 3 whole numbers"),
+        ({"seeds": 1}, ValueError, "seeds must hold 3 whole numbers"),
+        ({"seeds": [1, 2, 0.5]}, TypeError, r"seeds\[2\] must be a whole number, not float"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate must be positive"),
+        ({"learning_rate": [0.1, 0.1]}, ValueError, r"learning_rate must be of shape \(3,\)"),
+        ({"learning_rate": [0.1, 0.1, -1]}, ValueError, "learning_rate must be positive"),
+        ({"on_divergence": "ignore"}, ValueError, "on_divergence must be one of raise, stop"),
+    ],
+)
+def test_train_many_refuses(digits, change, error, message):
+    with pytest.raises(error, match=message):
+        together(several((64, 5, 10)), pcsnn.ZIL(), digits, **change)
+
+
+def test_train_many_refuses_data_and_networks_that_do_not_fit(digits):
+    with pytest.raises(ValueError, match="64 columns|must have 63 columns"):
+        together(several((63, 5, 10)), pcsnn.ZIL(), digits)
+    with pytest.raises(TypeError, match="data must be a pcsnn.data.Dataset"):
+        together(several((64, 5, 10)), pcsnn.ZIL(), [None, None])
+    with pytest.raises(ValueError, match="networks is empty"):
+        together([], pcsnn.ZIL(), digits)
+    mixed = [*several((64, 5, 10))[:2], *several((64, 6, 10))[:1]]
+    with pytest.raises(ValueError, match=r"networks\[2\] has sizes"):
+        together(mixed, pcsnn.ZIL(), digits)
