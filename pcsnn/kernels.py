@@ -7,7 +7,9 @@ equations are those of :class:`pcsnn.inference.Episode`, deviations included, fo
 :class:`~pcsnn.stages.Dense` stages; for K networks as one, each with its own settings.
 
 The functions are ordinary Python and compiled by numba where it is installed; without it, and
-for networks that are large, general or on another device, PyTorch does the same work.
+for networks that are large, general or on another device, PyTorch does the same work. They are
+in one file because numba keeps what it has compiled for as long as a function's own file does
+not change.
 """
 
 from __future__ import annotations
