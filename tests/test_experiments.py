@@ -585,3 +585,15 @@ def test_the_book_has_a_record_of_weight_transport():
         assert (learned[:, -1] < learned[:, 0]).all()
     backprop, equal = (found.curves("test_accuracy", rule=r) for r in ("backprop", "zil-equal"))
     assert np.abs(backprop - equal).max() < 0.01
+
+
+def test_the_book_has_a_record_of_learning_by_every_rule():
+    found = load_record("learning-mnist", folder=BOOK)
+    for loss in ("squared_error", "cross_entropy"):
+        case = {"loss": loss, "activation": "tanh", "dtype": "float32"}
+        bp, zil = (found.curves("test_loss", rule=r, **case) for r in ("backprop", "z-il"))
+        assert bp.shape == (3, 4)
+        np.testing.assert_allclose(zil, bp, rtol=1e-6)
+        for run in found.select(rule="z-il", **case):
+            assert run.values["largest_weight_difference"] < 1e-6
+            assert run.curves["test_accuracy"][-1] > 0.93

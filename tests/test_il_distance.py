@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 import pcsnn
 from pcsnn.data import one_hot
-from pcsnn.experiments import Experiment, il_distance, runner
+from pcsnn.experiments import Experiment, il_distance, load_record, runner
 from pcsnn.experiments.record import read_record
 
+BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"
 SMOKE = il_distance.EXPERIMENT.configurations["smoke"]
 
 
@@ -60,3 +63,13 @@ def test_the_smallest_scale(tmp_path, monkeypatch):
     assert steady["layers"][0][-1] == pytest.approx([0, 1, 0], abs=1e-12)  # as it would
     assert steady["divergence"][-1] < steady["divergence"][0]
     assert found.select(part="steps", step_size=1.0)[0].values["angle"][-1] is None
+
+
+def test_the_book_s_record_of_the_distance():
+    found = load_record("il-distance", folder=BOOK)
+    for run in found.select(part="weights", error=0.01, updates=500):
+        angles = run.values["angle"]
+        assert angles[0] < 1 < 10 < angles[-1]
+    for run in found.select(part="error", loss="squared_error"):
+        small, whole = run.values["angle"][0], run.values["angle"][2]
+        assert 5 < small < whole < 45
