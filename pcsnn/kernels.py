@@ -31,11 +31,19 @@ AVAILABLE = numba is not None
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
 OUTPUTS = ("squared_error", "cross_entropy")
 
-#: When a layer's error is read: all at the end, each at its own time, or from the front alone.
-AT_END, AT_OWN_TIME, AT_FRONT = 0, 1, 2
+#: All layers' errors are read at the end.
+AT_END = 0
+#: Each layer's error is read at its own time.
+AT_OWN_TIME = 1
+#: Only the front is computed, and read.
+AT_FRONT = 2
 
-#: Before anything learns: errors are finite, the energy is not above its start, no error is zero.
-FINITE, DESCENDED, AWAKE = 1, 2, 4
+#: Demanded before anything learns: all errors are finite.
+FINITE = 1
+#: Demanded before anything learns: the energy is not above its start.
+DESCENDED = 2
+#: Demanded before anything learns: no error is zero.
+AWAKE = 4
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
