@@ -38,11 +38,11 @@ AT_OWN_TIME = 1
 #: Only the front is computed, and read.
 AT_FRONT = 2
 
-#: Demanded before anything learns: all errors are finite.
+#: A guard that lets nothing learn unless all errors are finite.
 FINITE = 1
-#: Demanded before anything learns: the energy is not above its start.
+#: A guard that lets nothing learn if the energy is above its start.
 DESCENDED = 2
-#: Demanded before anything learns: no error is zero.
+#: A guard that lets nothing learn if an error is zero.
 AWAKE = 4
 
 
@@ -55,55 +55,32 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Layout(NamedTuple):
-    """A chain of dense stages in flat arrays.
+    """A chain of dense stages in flat arrays."""
 
-    Attributes:
-        units: where the units of layers 2 … L begin in an array of all, and its length.
-        weights: where the ``W`` of each stage but the first begins, its ``b`` behind it.
-        bias: whether there are biases.
-        sigma: the hidden activation, its place in :data:`ACTIVATIONS`.
-        output: the output's energy, its place in :data:`OUTPUTS`.
-    """
-
-    units: np.ndarray
-    weights: np.ndarray
-    bias: bool
-    sigma: int
-    output: int
+    units: np.ndarray  # where the units of layers 2 … L begin in an array of all, and its length
+    weights: np.ndarray  # where the W of each stage but the first begins, its b behind it
+    bias: bool  # whether there are biases
+    sigma: int  # the hidden activation, its place in ACTIVATIONS
+    output: int  # the output's energy, its place in OUTPUTS
 
 
 class Plan(NamedTuple):
-    """What each of K networks does in an episode.
+    """What each of K networks does in an episode."""
 
-    Attributes:
-        steps: Euler steps.
-        gamma: their size.
-        reading: :data:`AT_END`, :data:`AT_OWN_TIME` or :data:`AT_FRONT`.
-    """
-
-    steps: np.ndarray
-    gamma: np.ndarray
-    reading: np.ndarray
+    steps: np.ndarray  # Euler steps
+    gamma: np.ndarray  # their size
+    reading: np.ndarray  # AT_END, AT_OWN_TIME or AT_FRONT
 
 
 class Nodes(NamedTuple):
-    """One sample on its way, all layers' units in a row.
+    """One sample on its way, all layers' units in a row."""
 
-    Attributes:
-        x0: values of the forward pass.
-        a0: ``σ(x0)``.
-        d: how far the values have moved.
-        a: ``σ(x0 + d)``.
-        e: errors.
-        u: what the step at hand needs.
-    """
-
-    x0: np.ndarray
-    a0: np.ndarray
-    d: np.ndarray
-    a: np.ndarray
-    e: np.ndarray
-    u: np.ndarray
+    x0: np.ndarray  # values of the forward pass
+    a0: np.ndarray  # σ(x0)
+    d: np.ndarray  # how far the values have moved
+    a: np.ndarray  # σ(x0 + d)
+    e: np.ndarray  # errors
+    u: np.ndarray  # what the step at hand needs
 
 
 # Places are unsigned (np.uintp): a signed one could count from the end, and a loop that has to

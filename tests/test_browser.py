@@ -192,6 +192,13 @@ def test_figures_follow_the_theme(visit):
     pytest.fail("no page has a figure")
 
 
+def test_every_verdict_has_a_colour_of_its_own(visit):
+    page = visit((SITE / "index.html").as_uri())
+    parts = page.locator(".ledger-summary .bar span")
+    colours = parts.evaluate_all("all => all.map(e => getComputedStyle(e).backgroundColor)")
+    assert len(colours) == len(set(colours)) == 5
+
+
 def test_ledger_can_be_filtered(visit, server):
     page = visit(f"{server}/ledger.html")
     rows = page.locator("table.ledger tbody tr:visible")

@@ -94,7 +94,7 @@ def _rules(css: str, words: set[str]) -> Iterator[str]:
                 yield head + "{" + inner + "}"
         else:
             kept = [part for part in _split(head) if _applies(part, words)]
-            if kept and not (".fa" in head and "--fa" in body):
+            if kept and not (".fa" in head and re.search(r"--fa\b", body)):
                 yield ",".join(kept) + "{" + _tight(body) + "}"
 
 
