@@ -39,8 +39,9 @@ MENDED = (
         r'<div id="pst-primary-sidebar"',
         r'<div role="complementary" aria-label="The book" id="pst-primary-sidebar"',
     ),
-    # one id for the inside of every exercise
-    (r'<section id="(?:exercise|solution|proof)-content">', "<section>"),
+    # one id for the inside of every exercise and proof
+    (r'<section( class="[a-z-]+")? id="(?:exercise|solution|proof)-content">', r"<section\1>"),
+    (r'<div class="proof admonition" id="proof">', '<div class="proof admonition">'),
     # a list whose children are no list items
     (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
 )
