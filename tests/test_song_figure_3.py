@@ -10,7 +10,13 @@ import torch
 from pcsnn import checkpoints, data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.base import Context
-from pcsnn.experiments.song_figure_3 import EXPERIMENT, SongConfiguration, _datasets, _Run, groups_of
+from pcsnn.experiments.song_figure_3 import (
+    EXPERIMENT,
+    SongConfiguration,
+    _datasets,
+    _Run,
+    groups_of,
+)
 from pcsnn.networks import mlp
 
 SMOKE = EXPERIMENT.configurations["smoke"]
