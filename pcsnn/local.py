@@ -104,7 +104,8 @@ class LocalRule:
         learning_rate = admit_rate("learning_rate", learning_rate, network)
         bound = compiled.known(network, self)
         if bound is not None and bound.takes(x, y):  # the shortest way, for small networks
-            found = bound.present(x, y, rate=learning_rate / len(x))
+            scatter = self._scatter(bound, len(x))
+            found = bound.present(x, y, rate=learning_rate / len(x), scatter=scatter)
             if found is not None:
                 return found.report
         energy, y = self._admit(network, x, y)
@@ -146,7 +147,13 @@ class LocalRule:
         if self.feedback is not None:
             return None
         bound = compiled.bind(network, energy, self._plan(network), self._guarded(), self)
-        return None if bound is None else bound.present(x, y, rate=rate)
+        if bound is None:
+            return None
+        return bound.present(x, y, rate=rate, scatter=self._scatter(bound, y.shape[-2]))
+
+    def _scatter(self, bound: compiled.Bound, batch: int) -> Tensor | None:
+        """Where hidden values start beside the forward pass, for rules that break C1."""
+        return None
 
     def _guarded(self) -> int:
         return 0 if self.on_divergence == "allow" else self._guard

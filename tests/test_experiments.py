@@ -31,6 +31,7 @@ from pcsnn.experiments import (
     weight_transport,
 )
 from pcsnn.experiments.__main__ import app
+from pcsnn.experiments.common import datasets
 from pcsnn.experiments.table import table
 from tests.strategies import DEVICES
 
@@ -428,7 +429,7 @@ def test_an_experiment_runs_on_every_device(tmp_path, device):
 
 
 def test_looking_at_a_network_changes_nothing():
-    training, _ = backprop_mnist._datasets("digits", "unit", "cpu")
+    training, _ = datasets("digits", "cpu")
     network = pcsnn.mlp([64, 200, 10], batch_norm=True)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     found = backprop_mnist.look(network, pcsnn.Backprop("cross_entropy"), training.take(100))

@@ -7,7 +7,6 @@ recipe for training. One recipe serves all conditions here, and none of them was
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from itertools import product
 from typing import cast
 
@@ -18,8 +17,8 @@ from torch import Tensor
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets, train_run
 from pcsnn.networks import Layer, Network, mlp
-from pcsnn.training import train
 
 
 class BackpropConfiguration(Configuration):
@@ -66,7 +65,8 @@ def settings(configuration: BackpropConfiguration) -> list[Setting]:
 
 def execute(configuration: BackpropConfiguration, setting: Setting, context: Context) -> Outcome:
     """Look at one network before it learns, then train it."""
-    training, test = _datasets(configuration.dataset, configuration.normalise, context.device)
+    parts = datasets(configuration.dataset, context.device, normalise=configuration.normalise)
+    training, _ = parts
     network = mlp(
         [training.inputs.shape[1], *configuration.hidden, len(training.classes)],
         str(setting.values["activation"]),
@@ -81,25 +81,11 @@ def execute(configuration: BackpropConfiguration, setting: Setting, context: Con
     optimiser = torch.optim.SGD(
         network.parameters(), lr=configuration.learning_rate, momentum=configuration.momentum
     )
-    history = train(
-        network,
-        rule,
-        optimiser,
-        training,
-        epochs=configuration.epochs,
-        batch_size=configuration.batch_size,
-        seed=_seed(setting),
-        validation=test,
-        progress=False,
-        checkpoint=context.checkpoint,
-        on_divergence="stop",
-    )
-    if history.interrupted:
-        raise KeyboardInterrupt
+    history = train_run(network, rule, optimiser, parts, configuration, setting, context)
     return Outcome(
         curves=history.curves,
         values=values,
-        datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
+        datasets=checksums(*parts),
         seconds=sum(history.seconds),
         diverged=history.diverged,
     )
@@ -137,13 +123,6 @@ def _spread(values: Tensor) -> float:
 
 def _seed(setting: Setting) -> int:
     return setting.seed if setting.seed is not None else 0
-
-
-@lru_cache(maxsize=1)
-def _datasets(name: str, normalise: str, device: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, once for each process."""
-    training = data.load(name, "train", normalise=normalise, device=device)
-    return training, data.load(name, "test", normalise=normalise, device=device)
 
 
 EXPERIMENT = Experiment(

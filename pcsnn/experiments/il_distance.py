@@ -30,6 +30,7 @@ from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.data import one_hot
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import datasets, significant
 from pcsnn.feedback import angle
 from pcsnn.inference import State, infer
 from pcsnn.networks import Network, mlp
@@ -92,7 +93,7 @@ def execute(configuration: DistanceConfiguration, setting: Setting, context: Con
     """One part: the places looked at, and how far the two rules are apart at each."""
     start = time.perf_counter()
     c = configuration
-    case = _Case(c, setting, *_datasets(c.dataset, context.device))
+    case = _Case(c, setting, *datasets(c.dataset, context.device))
     if setting.values["part"] == "steps":
         places = cast("tuple[float, ...]", c.looks)
         found = over_steps(case, float(setting.values["step_size"]))
@@ -161,7 +162,7 @@ def _learnt(
     updates: int,
     seed: int,
 ) -> Network:
-    training, _ = _datasets(dataset, device)
+    training, _ = datasets(dataset, device)
     network = mlp(sizes, activation, init="glorot", seed=seed, device=device)
     rule, order = ZIL(loss), torch.Generator().manual_seed(seed)
     for _ in range(updates):
@@ -271,8 +272,8 @@ def _compare(mine: list[Tensor], theirs: list[Tensor], state: State) -> Measures
     return {
         **dict(zip(_MEASURES, whole, strict=False)),
         "layers": cast(JsonValue, layers),
-        "energy": _short(state.energy),
-        "residual": _short(state.residual),
+        "energy": significant(state.energy),
+        "residual": significant(state.residual),
         "step": state.t,
     }
 
@@ -280,18 +281,12 @@ def _compare(mine: list[Tensor], theirs: list[Tensor], state: State) -> Measures
 def _distances(mine: Tensor, theirs: Tensor) -> list[float | None]:
     """Angle in degrees (``None`` for an update that is zero), length and divergence."""
     length = theirs.norm()
-    degrees = _short(angle(mine, theirs)) if float(mine.norm()) else None
-    return [degrees, _short(mine.norm() / length), _short((mine - theirs).norm() / length)]
-
-
-def _short(value: Tensor | float) -> float:
-    return float(f"{float(value):.4g}")
-
-
-@lru_cache(maxsize=1)
-def _datasets(name: str, device: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, once for each process."""
-    return data.load(name, "train", device=device), data.load(name, "test", device=device)
+    degrees = significant(angle(mine, theirs)) if float(mine.norm()) else None
+    return [
+        degrees,
+        significant(mine.norm() / length),
+        significant((mine - theirs).norm() / length),
+    ]
 
 
 EXPERIMENT = Experiment(

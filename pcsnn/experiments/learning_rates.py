@@ -14,6 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from pcsnn.experiments import learning_rules
 from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets
 from pcsnn.experiments.learning_rules import LearningConfiguration
 
 
@@ -49,10 +50,10 @@ def settings(configuration: RatesConfiguration) -> list[Setting]:
 def execute(configuration: RatesConfiguration, setting: Setting, context: Context) -> Outcome:
     """Train one network for as long as it goes well."""
     trained = learning_rules.train_one(configuration, setting, context)
-    parts = learning_rules.datasets(configuration.dataset, context.device, "float32")
+    parts = datasets(configuration.dataset, context.device)
     return Outcome(
         curves=trained.history.curves,
-        datasets={f"{part.name} {part.split}": part.checksum for part in parts},
+        datasets=checksums(*parts),
         seconds=sum(trained.history.seconds),
         diverged=trained.history.diverged,
     )

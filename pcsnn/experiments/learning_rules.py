@@ -12,7 +12,6 @@ how far from back-propagation's weights it ends, from the same weights and in th
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple, cast
 
 import torch
@@ -22,12 +21,13 @@ from torch import Tensor
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets, significant, train_run
 from pcsnn.experiments.observed import Observed
 from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
 from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
 from pcsnn.networks import Network, mlp
 from pcsnn.rules import LearningRule
-from pcsnn.training import History, train
+from pcsnn.training import History
 from pcsnn.zil import ZIL, FaZIL
 
 
@@ -142,14 +142,14 @@ def execute(configuration: LearningConfiguration, setting: Setting, context: Con
     """Train one network, and hold it against the one that back-propagation trained."""
     trained = train_one(configuration, setting, context)
     reference = _reference(configuration, setting, context, trained)
-    training, test = datasets(configuration.dataset, context.device, "float32")
+    parts = datasets(configuration.dataset, context.device)
     return Outcome(
         curves={**trained.history.curves, **trained.observed.curves},
         values={
             "before": cast(JsonValue, trained.observed.before),
             **_distance(trained, reference),
         },
-        datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
+        datasets=checksums(*parts),
         seconds=sum(trained.history.seconds),
         diverged=trained.history.diverged,
     )
@@ -180,7 +180,8 @@ _REMEMBERED: dict[str, Trained] = {}  # of the case that this process is at
 def train_one(configuration: LearningConfiguration, setting: Setting, context: Context) -> Trained:
     """Train the network of one setting by its rule, observed."""
     c = configuration
-    training, test = datasets(c.dataset, context.device, str(setting.values["dtype"]))
+    parts = datasets(c.dataset, context.device, str(setting.values["dtype"]))
+    training, _ = parts
     network = _network(c, setting, training, context.device)
     start = _flat(network)
     observed = Observed(
@@ -189,22 +190,11 @@ def train_one(configuration: LearningConfiguration, setting: Setting, context: C
         training.take(min(c.probe, len(training))),
     )
     observed.begin(network)
-    history = train(
-        network,
-        observed,
-        torch.optim.SGD(network.parameters(), lr=learning_rate(c, setting)),
-        training,
-        epochs=c.epochs,
-        batch_size=c.batch_size,
-        seed=setting.seed or 0,
-        validation=test,
-        progress=False,
-        checkpoint=context.checkpoint,
+    optimiser = torch.optim.SGD(network.parameters(), lr=learning_rate(c, setting))
+    history = train_run(
+        network, observed, optimiser, parts, c, setting, context,
         after_epoch=lambda _: observed.end_epoch(network),
-        on_divergence="stop",
-    )
-    if history.interrupted:
-        raise KeyboardInterrupt
+    )  # fmt: skip
     return Trained(start, _flat(network), history, observed)
 
 
@@ -232,35 +222,19 @@ def _distance(trained: Trained, reference: Trained) -> dict[str, JsonValue]:
     """
     apart, way = trained.end - reference.end, reference.end - reference.start
     found: dict[str, JsonValue] = {
-        "largest_weight_difference": _short(apart.abs().max()),
-        "weight_distance": _short(apart.norm() / way.norm()),
+        "largest_weight_difference": significant(apart.abs().max()),
+        "weight_distance": significant(apart.norm() / way.norm()),
     }
     for name in ("train_loss", "test_loss", "test_accuracy"):
         pairs = zip(trained.history.curves[name], reference.history.curves[name], strict=False)
         found[f"largest_{name}_difference"] = max(
-            (_digits(abs(a - b)) for a, b in pairs), default=0.0
+            (significant(abs(a - b)) for a, b in pairs), default=0.0
         )
     return found
 
 
 def _flat(network: Network) -> Tensor:
     return torch.cat([p.detach().double().flatten() for p in network.parameters()])
-
-
-def _short(value: Tensor) -> float:
-    return _digits(value.item())
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-@lru_cache(maxsize=2)
-def datasets(name: str, device: str, dtype: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, once for each process and precision."""
-    kind = getattr(torch, dtype)
-    training = data.load(name, "train", device=device, dtype=kind)
-    return training, data.load(name, "test", device=device, dtype=kind)
 
 
 EXPERIMENT = Experiment(

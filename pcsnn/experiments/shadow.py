@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.evaluation import evaluate
 from pcsnn.experiments.base import Configuration, Context, Setting
+from pcsnn.experiments.common import datasets, train_run
 from pcsnn.networks import Network, mlp
 from pcsnn.spiking import (
     LIF,
@@ -33,7 +33,7 @@ from pcsnn.spiking import (
 )
 from pcsnn.spiking.readout import accuracy
 from pcsnn.spiking.simulation import Simulation
-from pcsnn.training import History, train
+from pcsnn.training import History
 
 #: What the experiments' smallest scale has in common: digits, and seconds.
 SMOKE: dict[str, Any] = {
@@ -80,7 +80,8 @@ def train_shadow(
 ) -> tuple[Network, History]:
     """A trained network in evaluation mode, and its curves."""
     recipe = configuration.recipes[str(setting.values["recipe"])]
-    training, test = datasets(configuration.dataset, context.device)
+    parts = datasets(configuration.dataset, context.device)
+    training, _ = parts
     seed = setting.seed or 0
     sigma: LIFRate = LIFRate(recipe.gamma, recipe.scale)
     if recipe.noise:
@@ -101,22 +102,10 @@ def train_shadow(
         for group in optimiser.param_groups:
             group["lr"] = configuration.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
-    history = train(
-        network,
-        Backprop(loss="cross_entropy"),
-        optimiser,
-        training,
-        epochs=configuration.epochs,
-        batch_size=configuration.batch_size,
-        seed=seed,
-        validation=test,
-        progress=False,
-        checkpoint=context.checkpoint,
-        after_epoch=cool,
-        on_divergence="stop",
+    rule = Backprop(loss="cross_entropy")
+    history = train_run(
+        network, rule, optimiser, parts, configuration, setting, context, after_epoch=cool
     )
-    if history.interrupted:
-        raise KeyboardInterrupt
     return network.eval(), history
 
 
@@ -189,15 +178,3 @@ def settings(configuration: ShadowConfiguration) -> list[Setting]:
         for name in configuration.recipes
         for seed in configuration.seeds
     ]
-
-
-@lru_cache(maxsize=1)
-def datasets(name: str, device: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, pixels from 0 to 1, once for each process."""
-    training = data.load(name, "train", normalise="unit", device=device)
-    return training, data.load(name, "test", normalise="unit", device=device)
-
-
-def checksums(name: str, device: str) -> dict[str, str]:
-    """Of the files that were used."""
-    return {f"{d.name} {d.split}": d.checksum for d in datasets(name, device)}

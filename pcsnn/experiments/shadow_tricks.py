@@ -12,12 +12,11 @@ import time
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets
 from pcsnn.experiments.shadow import (
     SMOKE,
     Recipe,
     ShadowConfiguration,
-    checksums,
-    datasets,
     rate_accuracies,
     run_spikes,
     settings,
@@ -52,7 +51,8 @@ def execute(configuration: TricksConfiguration, setting: Setting, context: Conte
     """Train one network; run it with a constant current, then with Poisson spikes."""
     network, history = train_shadow(configuration, setting, context)
     start = time.perf_counter()
-    _, test = datasets(configuration.dataset, context.device)
+    parts = datasets(configuration.dataset, context.device)
+    _, test = parts
     values: dict[str, JsonValue] = rate_accuracies(network, test)
     seed = setting.seed or 0
     for coding in ("poisson", "constant"):
@@ -61,7 +61,7 @@ def execute(configuration: TricksConfiguration, setting: Setting, context: Conte
     return Outcome(
         curves=history.curves,
         values=values,
-        datasets=checksums(configuration.dataset, context.device),
+        datasets=checksums(*parts),
         seconds=sum(history.seconds) + time.perf_counter() - start,
         diverged=history.diverged,
     )

@@ -24,11 +24,10 @@ from torch import Tensor
 
 from pcsnn import checkpoints, data
 from pcsnn.activations import activation
-from pcsnn.chains import Chain
-from pcsnn.compiled import Settled, bind
-from pcsnn.energies import OutputEnergy
+from pcsnn.compiled import Bound
 from pcsnn.ensembles import stack
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums
 from pcsnn.inference import Episode
 from pcsnn.inference_learning import InferenceLearning
 from pcsnn.local import LocalRule, Moment
@@ -76,19 +75,8 @@ class ScatteredZIL(ZIL):
         draw = torch.randn(shape, generator=self.generator, dtype=self.sigmas.dtype)
         return self.sigmas.view(-1, 1, 1) * draw.to(self.sigmas.device)
 
-    def _by_kernel(
-        self,
-        network: Network | Chain,
-        x: Tensor,
-        y: Tensor,
-        energy: OutputEnergy,
-        rate: float | Tensor | None = None,
-    ) -> Settled | None:
-        bound = bind(network, energy, self._plan(network), 0, self)
-        if bound is None:
-            return None
-        scatter = self._draw(bound.K, y.shape[-2], sum(bound.cut))
-        return bound.present(x, y, rate=rate, scatter=scatter)
+    def _scatter(self, bound: Bound, batch: int) -> Tensor:
+        return self._draw(bound.K, batch, sum(bound.cut))
 
     def _simulated(self, episode: Episode) -> list[Moment]:
         for k, point in enumerate(episode.origin[:-1]):
@@ -198,7 +186,7 @@ def execute(configuration: SongConfiguration, setting: Setting, context: Context
     return Outcome(
         curves={"test_error": run.errors["bp"]},
         values=run.outcome(),
-        datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
+        datasets=checksums(training, test),
         seconds=run.seconds,
     )
 
@@ -245,6 +233,7 @@ class _Run:
         for name, count in zip(group.names, wrong.tolist(), strict=True):
             self.errors[name].append(round(100 * count / len(test), 2))
 
+    @torch.no_grad()
     def outcome(self) -> dict[str, JsonValue]:
         """For each variant its test errors and, where it is still there, its distances."""
         bp = self.groups[0].network

@@ -23,7 +23,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from itertools import product
 from typing import cast
 
@@ -35,6 +34,7 @@ from pcsnn import data
 from pcsnn.activations import Activation
 from pcsnn.data import one_hot
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets
 from pcsnn.inference import infer
 from pcsnn.networks import Network, mlp
 from pcsnn.rules import DivergenceError
@@ -79,7 +79,7 @@ def execute(configuration: Table3Configuration, setting: Setting, context: Conte
     """The shares for one network, a row for every choice that is left."""
     start = time.perf_counter()
     c = configuration
-    training, test = _datasets(c.dataset, context.device)
+    training, test = datasets(c.dataset, context.device)
     network = _network(c, setting, training)
     rows: list[JsonValue] = []
     for dtype in c.dtypes:
@@ -96,7 +96,7 @@ def execute(configuration: Table3Configuration, setting: Setting, context: Conte
                 rows.append(cast(JsonValue, {**where, **measured}))
     return Outcome(
         values={"rows": rows},
-        datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
+        datasets=checksums(training, test),
         seconds=time.perf_counter() - start,
     )
 
@@ -269,12 +269,6 @@ _EVER = 10**6  # before the first step that is remembered, all was silent
 
 def _percent(count: int, of: int) -> float:
     return float(f"{100 * count / of:.4g}")
-
-
-@lru_cache(maxsize=1)
-def _datasets(name: str, device: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, once for each process."""
-    return data.load(name, "train", device=device), data.load(name, "test", device=device)
 
 
 EXPERIMENT = Experiment(

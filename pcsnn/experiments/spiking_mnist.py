@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
 
 from pcsnn import data
 from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets
 from pcsnn.experiments.shadow import (
     SMOKE,
     Recipe,
     ShadowConfiguration,
-    checksums,
-    datasets,
     mean,
     percent,
     rate_accuracies,
@@ -73,7 +72,8 @@ def execute(configuration: SpikingConfiguration, setting: Setting, context: Cont
     """Train one network, then run it in every way."""
     network, history = train_shadow(configuration, setting, context)
     start = time.perf_counter()
-    _, test = datasets(configuration.dataset, context.device)
+    parts = datasets(configuration.dataset, context.device)
+    _, test = parts
     values: dict[str, JsonValue] = rate_accuracies(network, test)
     seed = setting.seed or 0
     for coding in configuration.codings:
@@ -91,7 +91,7 @@ def execute(configuration: SpikingConfiguration, setting: Setting, context: Cont
     return Outcome(
         curves=history.curves,
         values=values,
-        datasets=checksums(configuration.dataset, context.device),
+        datasets=checksums(*parts),
         seconds=sum(history.seconds) + time.perf_counter() - start,
         diverged=history.diverged,
     )

@@ -8,7 +8,6 @@ prints a network or a result. Every rule here has the same network and the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -18,12 +17,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.common import checksums, datasets, train_run
 from pcsnn.experiments.observed import Observed
 from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
 from pcsnn.inference_learning import InferenceLearning
 from pcsnn.local import LocalRule
 from pcsnn.networks import Network, mlp
-from pcsnn.training import train
 from pcsnn.zil import ZIL
 
 
@@ -91,7 +90,8 @@ def execute(
     configuration: WeightTransportConfiguration, setting: Setting, context: Context
 ) -> Outcome:
     """Train one network with one rule."""
-    training, test = _datasets(configuration.dataset, context.device)
+    parts = datasets(configuration.dataset, context.device)
+    training, _ = parts
     seed = setting.seed or 0
     network = mlp(
         [training.inputs.shape[1], *configuration.hidden, len(training.classes)],
@@ -111,26 +111,14 @@ def execute(
         momentum=configuration.momentum,
         weight_decay=configuration.weight_decay,
     )
-    history = train(
-        network,
-        observed,
-        optimiser,
-        training,
-        epochs=configuration.epochs,
-        batch_size=configuration.batch_size,
-        seed=seed,
-        validation=test,
-        progress=False,
-        checkpoint=context.checkpoint,
+    history = train_run(
+        network, observed, optimiser, parts, configuration, setting, context,
         after_epoch=lambda _: observed.end_epoch(network),
-        on_divergence="stop",
-    )
-    if history.interrupted:
-        raise KeyboardInterrupt
+    )  # fmt: skip
     return Outcome(
         curves={**history.curves, **observed.curves},
         values={"before": dict(observed.before)},
-        datasets={f"{part.name} {part.split}": part.checksum for part in (training, test)},
+        datasets=checksums(*parts),
         seconds=sum(history.seconds),
         diverged=history.diverged,
     )
@@ -190,13 +178,6 @@ def make_rule(
     rules: dict[str, type[LocalRule]]
     rules = {"fa": FeedbackAlignment, "dfa": DirectFeedbackAlignment, "zil": ZIL}
     return rules[kind](loss, feedback), feedback
-
-
-@lru_cache(maxsize=1)
-def _datasets(name: str, device: str) -> tuple[data.Dataset, data.Dataset]:
-    """Both splits, pixels from 0 to 1, once for each process."""
-    training = data.load(name, "train", normalise="unit", device=device)
-    return training, data.load(name, "test", normalise="unit", device=device)
 
 
 EXPERIMENT = Experiment(
