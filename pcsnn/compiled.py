@@ -76,8 +76,8 @@ class Bound:
         per_stage = [(n + bias) * m for n, m in pairwise(self.cut)]
         gamma = torch.as_tensor(self.plan.step_size, dtype=self.dtype).expand(self.K)
         return (
-            np.cumsum([0, *self.cut]).astype(np.uintp),
-            np.cumsum([0, *per_stage[:-1]]).astype(np.uintp),
+            np.cumsum([0, *self.cut]).astype(np.intp),
+            np.cumsum([0, *per_stage[:-1]]).astype(np.intp),
             bias,
             kernels.ACTIVATIONS.index(self.parts[0].activation.name),
             kernels.OUTPUTS.index(self.energy.loss.name),
@@ -97,8 +97,7 @@ class Bound:
     def takes(self, x: Tensor, y: Tensor) -> bool:
         """Whether a batch is plainly sound; others are looked at more closely, and explained."""
         return (
-            self.single
-            and torch.is_tensor(x)
+            torch.is_tensor(x)
             and torch.is_tensor(y)
             and x.dtype is self.dtype
             and y.dtype is self.dtype
@@ -121,26 +120,28 @@ class Bound:
             x: inputs ``(B, n_in)``, or ``(K, B, n_in)``.
             y: targets ``(B, n_out)``, or ``(K, B, n_out)``.
             rate: the learning rate over the size of the batch; without it nothing learns.
-            scatter: where hidden values start beside the forward pass, ``(K, B, N)``, all
-                layers' units in a row.
+            scatter: where nodes start beside the forward pass, ``(K, B N)``, one layer behind
+                the other.
 
         Returns:
             What was found; ``None``, and nothing has changed, where the guard refused it.
         """
         a = self.first.sigma(x)
-        u2, targets = self.first.predict(a).numpy(), y.numpy()
+        u2 = self.first.predict(a).numpy()
         if self.single:
-            u2, targets = u2[None], targets[None]
+            u2 = u2[None]
+        targets = y.expand(self.K, *y.shape[-2:]).numpy()
         flat = self.flat if self.single else self._flatten()
-        kept, report = np.empty((2, *u2.shape[:2], sum(self.cut)), self.kind), np.empty((self.K, 3))
-        start = np.empty((0, 0, 0), self.kind) if scatter is None else scatter.numpy()
+        B = u2.shape[1]
+        kept, report = np.empty((2, self.K, B * sum(self.cut)), self.kind), np.empty((self.K, 3))
+        start = np.empty((0, 0), self.kind) if scatter is None else scatter.numpy()
         sound = kernels.present(
             *self.fixed, u2, targets, flat.numpy(), self._bias2(), start, kept[0], kept[1], report,
             self.guard, self._rates(rate),
         )  # fmt: skip
         if not sound:
             return None
-        found = Settled(self, a, kept, report)
+        found = Settled(self, a, kept, report, B)
         if rate is not None:
             found.ascend_first(rate)
             if not self.single:
@@ -161,14 +162,18 @@ class Bound:
 class Settled:
     """An episode of a :class:`Bound` network that is over."""
 
-    def __init__(self, bound: Bound, a: Tensor, kept: np.ndarray, report: np.ndarray) -> None:
+    def __init__(
+        self, bound: Bound, a: Tensor, kept: np.ndarray, report: np.ndarray, batch: int
+    ) -> None:
         self._bound, self._a, self._kept, self._report = bound, a, kept, report
+        self._batch = batch
 
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end."""
         bound = self._bound
-        prediction = torch.from_numpy(self._kept[1, :, :, -bound.cut[-1] :])
+        B, n = self._batch, bound.cut[-1]
+        prediction = torch.from_numpy(self._kept[1, :, -B * n :]).view(-1, B, n)
         if bound.single:
             loss, energy, _ = torch.from_numpy(self._report[0].astype(bound.kind)).unbind()
             return Report(loss, prediction[0], energy, bound.plan.steps)
@@ -176,7 +181,8 @@ class Settled:
         return Report(loss, prediction, energy, bound.plan.steps)
 
     def _first(self) -> tuple[DensePoint, Tensor]:
-        errors = torch.from_numpy(self._kept[0, :, :, : self._bound.cut[0]])
+        B, n = self._batch, self._bound.cut[0]
+        errors = torch.from_numpy(self._kept[0, :, : B * n]).view(-1, B, n)
         point = DensePoint.known(self._bound.first, self._a)
         return point, errors[0] if self._bound.single else errors
 
@@ -191,7 +197,7 @@ class Settled:
 
     def fill(self) -> None:
         """Add to ``.grad`` of every parameter."""
-        bound, scale = self._bound, -1 / self._kept.shape[2]
+        bound, scale = self._bound, -1 / self._batch
         point, errors = self._first()
         for parameter, gradient in point.gradients(scale * errors):
             accumulate(parameter, gradient)

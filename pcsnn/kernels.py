@@ -1,10 +1,14 @@
 """Inference of small networks, compiled: one call instead of a dozen for every step and layer.
 
-In a network of 32 units a step of inference is a few thousand multiplications, and calling
-PyTorch for each product takes longer than the product. Here each sample settles on its own,
-all layers of a step together, so that everything it needs stays in the nearest cache. The
+In a network of 32 units a step of inference is a few thousand multiplications a sample, and
+calling PyTorch for each product takes longer than the product. Here one network after the other
+settles with its whole batch, so that everything it needs stays in the nearest caches. The
 equations are those of :class:`pcsnn.inference.Episode`, deviations included, for its
 :class:`~pcsnn.stages.Dense` stages; for K networks as one, each with its own settings.
+
+Wherever something is kept for each unit, layers lie one behind the other, in each layer the rows
+of all samples: a layer is a matrix ``(B, n)``, and what is done to all hidden layers alike is one
+loop.
 
 The functions are ordinary Python and compiled by numba where it is installed; without it, and
 for networks that are large, general or on another device, PyTorch does the same work. They are
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +30,8 @@ try:
 except ImportError:  # pragma: no cover - numba is an optional dependency
     numba = None  # type: ignore[assignment]
 
-AVAILABLE = numba is not None
+#: Whether they are compiled: numba takes matrix products from SciPy.
+AVAILABLE = numba is not None and find_spec("scipy") is not None
 
 #: Activations and output energies that the compiled functions know, by their place.
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
@@ -54,10 +60,17 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(cache=True, nogil=True, boundscheck=False, fastmath=fast)(function)
 
 
+def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
+    if numba is None:  # pragma: no cover
+        return function
+    # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
+    return numba.njit(cache=True, nogil=True, boundscheck=False, fastmath={"contract"})(function)
+
+
 class Layout(NamedTuple):
     """A chain of dense stages in flat arrays."""
 
-    units: np.ndarray  # where the units of layers 2 … L begin in an array of all, and its length
+    units: np.ndarray  # how many units are before each of layers 2 … L, and in all
     weights: np.ndarray  # where the W of each stage but the first begins, its b behind it
     bias: bool  # whether there are biases
     sigma: int  # the hidden activation, its place in ACTIVATIONS
@@ -73,7 +86,7 @@ class Plan(NamedTuple):
 
 
 class Nodes(NamedTuple):
-    """One sample on its way, all layers' units in a row."""
+    """A batch on its way."""
 
     x0: np.ndarray  # values of the forward pass
     a0: np.ndarray  # σ(x0)
@@ -83,96 +96,125 @@ class Nodes(NamedTuple):
     u: np.ndarray  # what the step at hand needs
 
 
-# Places are unsigned (np.uintp): a signed one could count from the end, and a loop that has to
-# look is not turned into vectors. Slices are avoided in loops: each one counts its references.
+@_compiled
+def _part(layout: Layout, nodes: np.ndarray, first: int, last: int) -> np.ndarray:
+    """What ``nodes`` holds of all layers from ``first`` on and before ``last``, in a row."""
+    B = len(nodes) // layout.units[-1]
+    return nodes[B * layout.units[first] : B * layout.units[last]]
 
 
 @_compiled
-def _squash(sigma: int, x: np.ndarray, a: np.ndarray, start: int, end: int) -> None:
+def _layer(layout: Layout, nodes: np.ndarray, h: int) -> np.ndarray:
+    """What it holds of one layer, ``(B, n)``."""
+    n = layout.units[h + 1] - layout.units[h]
+    flat = _part(layout, nodes, h, h + 1)
+    return flat.reshape(len(flat) // n, n)
+
+
+@_compiled
+def _weight(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
+    """``W`` of the stage above hidden layer ``h``, ``(m, n)``."""
+    n, m = _sizes(layout, h)
+    start = layout.weights[h]
+    return weights[start : start + n * m].reshape(m, n)
+
+
+@_compiled
+def _bias(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
+    """Its ``b``, behind ``W``."""
+    n, m = _sizes(layout, h)
+    start = layout.weights[h] + n * m
+    return weights[start : start + m]
+
+
+@_compiled
+def _sizes(layout: Layout, h: int) -> tuple[int, int]:
+    low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
+    return high - low, end - high
+
+
+@_precise
+def _exponential(x: np.ndarray) -> None:
+    """``e^x`` in place, in single precision to an ulp and a half: a form that becomes vectors.
+
+    ``x = n ln 2 + r`` with ``|r| ≤ ln 2 / 2``; a polynomial gives ``e^r``, and ``2^n`` is a
+    number with the exponent ``n``. The coefficients are those of the Chebyshev fit of degree 5 to
+    ``(e^r − 1 − r) / r²``. Beyond ±87 the limits' own values stand; NaN stays NaN.
+    """
+    f = np.float32
+    for i in range(len(x)):
+        z = f(x[i])
+        z = z if not z > f(87) else f(87)
+        z = z if not z < f(-87) else f(-87)
+        n = np.floor(z * f(1.4426950408889634) + f(0.5))
+        r = (z - n * f(0.693359375)) + n * f(0.00021219444005469057)
+        p = f(0.0001989098087) * r + f(0.001393364103)
+        p = p * r + f(0.008333310934)
+        p = p * r + f(0.04166646501)
+        p = p * r + f(0.1666666668)
+        p = p * r + f(0.5000000013)
+        power = np.int32((np.int32(n) + 127) << 23).view(np.float32)
+        x[i] = (p * r * r + r + f(1)) * power
+
+
+@_compiled
+def _squash(sigma: int, x: np.ndarray, a: np.ndarray) -> None:
     one = x.dtype.type(1)  # a plain 1 would take float32 to float64
     if sigma == 1:
-        for i in range(start, end):
-            a[i] = math.exp(-x[i])
-        for i in range(start, end):
+        for i in range(len(x)):
+            a[i] = -x[i]
+        if a.itemsize == 4:
+            _exponential(a)
+        else:
+            for i in range(len(x)):
+                a[i] = math.exp(a[i])
+        for i in range(len(x)):
             a[i] = one / (one + a[i])
     elif sigma == 2:
-        for i in range(start, end):
+        for i in range(len(x)):
             a[i] = math.tanh(x[i])
     elif sigma == 3:
-        for i in range(start, end):
+        for i in range(len(x)):
             a[i] = x[i] * (x[i] > 0)  # NaN stays NaN
     else:
-        for i in range(start, end):
-            a[i] = x[i]
+        a[:] = x
 
 
 @_compiled
-def _times_slope(sigma: int, a: np.ndarray, g: np.ndarray, start: int, end: int) -> None:
+def _times_slope(sigma: int, a: np.ndarray, g: np.ndarray) -> None:
     """``g ⊙ σ'(x)`` in place, the derivative from ``a = σ(x)``."""
     one = a.dtype.type(1)
     if sigma == 1:
-        for i in range(start, end):
+        for i in range(len(g)):
             g[i] *= a[i] * (one - a[i])
     elif sigma == 2:
-        for i in range(start, end):
+        for i in range(len(g)):
             g[i] *= one - a[i] * a[i]
     elif sigma == 3:
-        for i in range(start, end):
+        for i in range(len(g)):
             g[i] *= a[i] > 0
 
 
 @_compiled
-def _product(
-    M: np.ndarray,
-    first: Any,
-    v: np.ndarray,
-    start: Any,
-    end: Any,
-    out: np.ndarray,
-    low: Any,
-    high: Any,
-) -> None:
-    """``out[low:high] += Σ_j v_j M_j`` over ``j`` from start to end, four rows at once.
-
-    The rows ``M_j`` of length ``high − low`` lie in ``M`` one behind the other from ``first``.
-    """
-    n = high - low
-    j, row, four = start, first - low, np.uintp(4)
-    while j + four <= end:
-        v0, v1, v2, v3 = v[j], v[j + _ONE], v[j + _TWO], v[j + _THREE]
-        r1, r2, r3 = row + n, row + n + n, row + n + n + n
-        for i in range(low, high):
-            out[i] += (v0 * M[row + i] + v1 * M[r1 + i]) + (v2 * M[r2 + i] + v3 * M[r3 + i])
-        j, row = j + four, r3 + n
-    while j < end:
-        factor = v[j]
-        for i in range(low, high):
-            out[i] += factor * M[row + i]
-        j, row = j + _ONE, row + n
-
-
-@_compiled
-def _output(
-    kind: int, u: np.ndarray, y: np.ndarray, k: int, s: int, error: np.ndarray, start: Any, end: Any
-) -> float:
-    """The energy of the output ``u[start:end]``, and minus its derivative in ``error``."""
+def _output(kind: int, u: np.ndarray, y: np.ndarray, error: np.ndarray) -> float:
+    """The energy of the output ``u``, and minus its derivative in ``error``; all ``(B, n)``."""
     total = 0.0
-    if kind == 0:
-        for i in range(start, end):
-            error[i] = y[k, s, i - start] - u[i]
-            total += 0.5 * error[i] * error[i]
-        return total
-    top, norm, mass = u[start], 0.0, 0.0
-    for i in range(start, end):
-        if not u[i] <= top:
-            top = u[i]
-    for i in range(start, end):
-        norm += math.exp(u[i] - top)
-        mass += y[k, s, i - start]
-    for i in range(start, end):
-        target = y[k, s, i - start]
-        total -= target * (u[i] - top - math.log(norm))
-        error[i] = target - mass * math.exp(u[i] - top) / norm
+    for s in range(u.shape[0]):
+        if kind == 0:
+            for i in range(u.shape[1]):
+                error[s, i] = y[s, i] - u[s, i]
+                total += 0.5 * error[s, i] * error[s, i]
+            continue
+        top, norm, mass = u[s, 0], 0.0, 0.0
+        for i in range(u.shape[1]):
+            if not u[s, i] <= top:
+                top = u[s, i]
+        for i in range(u.shape[1]):
+            norm += math.exp(u[s, i] - top)
+            mass += y[s, i]
+        for i in range(u.shape[1]):
+            total -= y[s, i] * (u[s, i] - top - math.log(norm))
+            error[s, i] = y[s, i] - mass * math.exp(u[s, i] - top) / norm
     return total
 
 
@@ -212,10 +254,10 @@ def present(
         y: targets, ``(K, B, n_out)``.
         flat: parameters of all stages but the first, ``(K, P)``.
         bias2: the biases of the first, ``(K, n)``, or empty.
-        scatter: where hidden values start beside the forward pass, ``(K, B, N)``, or empty.
-        errors: filled with ε of layers 2 … L, ``(K, B, N)``.
+        scatter: where nodes start beside the forward pass, ``(K, B N)``, or empty.
+        errors: filled with ε of layers 2 … L, ``(K, B N)``.
         activity: filled with ``σ(x)`` of hidden layers at the same time, and the prediction at
-            the place of the output, ``(K, B, N)``.
+            the place of the output, ``(K, B N)``.
         report: filled for each network with the mean loss, the mean energy at the end, and
             the sum of all errors' magnitudes.
         guard: what has to be so before anything learns, a sum of :data:`FINITE`,
@@ -233,10 +275,10 @@ def present(
         return False
     if rates.shape[0]:
         _learn(layout, flat, errors, activity, rates)
-        for k in range(bias2.shape[0]):
-            for s in range(errors.shape[1]):
-                for i in range(bias2.shape[1]):
-                    bias2[k, i] += rates[k] * errors[k, s, i]
+        for k in range(len(bias2)):
+            first = _layer(layout, errors[k], 0)
+            for s in range(len(first)):
+                bias2[k] += rates[k] * first[s]
     return True
 
 
@@ -279,39 +321,40 @@ def _settle(
     activity: np.ndarray,
     report: np.ndarray,
 ) -> None:
-    """Every sample of every network on its own."""
-    K, B, N = errors.shape
+    """Every network on its own, with all its samples."""
+    B = y.shape[1]
     H = len(layout.units) - 2
-    output = layout.units[H]
-    transposed = np.empty_like(weights[0])
-    rows = np.empty((6, N), weights.dtype)
+    rows = np.empty((6, errors.shape[1]), weights.dtype)
     node = Nodes(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
-    for k in range(K):
-        own = weights[k]
-        _transpose(layout, own, transposed)
-        loss, energy, size = 0.0, 0.0, 0.0
-        for s in range(B):
-            for i in range(layout.units[1]):
-                node.x0[i] = u2[k, s, i]
-            loss += _forward(layout, transposed, own, y, k, s, node)
-            for i in range(output, layout.units[H + 1]):
-                activity[k, s, i] = node.x0[i]
-            if plan.reading[k] == 2:
-                _recede(layout, own, plan.gamma[k], node)
-                for i in range(N):
-                    errors[k, s, i] = node.e[i]
-                for i in range(output):
-                    activity[k, s, i] = node.a0[i]
-            else:
-                for i in range(output):
-                    node.d[i] = scatter[k, s, i] if scatter.shape[0] else 0
-                energy += _relax(
-                    layout, plan, k, s, transposed, own, y, node,
-                    scatter.shape[0] > 0, errors, activity,
-                )  # fmt: skip
-            for i in range(N):
-                size += abs(errors[k, s, i])
-        report[k, 0], report[k, 1], report[k, 2] = loss / B, energy / B, size
+    for k in range(len(errors)):
+        _layer(layout, node.x0, 0)[:] = u2[k]
+        loss, energy = _forward(layout, weights[k], y[k], node), 0.0
+        _part(layout, activity[k], H, H + 1)[:] = _part(layout, node.x0, H, H + 1)
+        if plan.reading[k] == 2:
+            _recede(layout, weights[k], plan.gamma[k], node)
+            errors[k] = node.e
+            _part(layout, activity[k], 0, H)[:] = _part(layout, node.a0, 0, H)
+        else:
+            energy = _relax(
+                layout, plan, k, weights[k], y[k], scatter, node, errors[k], activity[k]
+            )
+        report[k, 0], report[k, 1], report[k, 2] = loss / B, energy / B, np.abs(errors[k]).sum()
+
+
+@_compiled
+def _forward(layout: Layout, weights: np.ndarray, y: np.ndarray, node: Nodes) -> float:
+    """The forward pass from layer 2 on; the output's error at its place, zero elsewhere."""
+    H = len(layout.units) - 2
+    for h in range(H):
+        _squash(layout.sigma, _part(layout, node.x0, h, h + 1), _part(layout, node.a0, h, h + 1))
+        above = _layer(layout, node.x0, h + 1)
+        np.dot(_layer(layout, node.a0, h), _weight(layout, weights, h).T, above)
+        if layout.bias:
+            b = _bias(layout, weights, h)
+            for s in range(len(above)):
+                above[s] += b
+    node.e[:] = 0
+    return _output(layout.output, _layer(layout, node.x0, H), y, _layer(layout, node.e, H))
 
 
 @_compiled
@@ -319,8 +362,9 @@ def _recede(layout: Layout, weights: np.ndarray, gamma: float, node: Nodes) -> N
     """The front alone: each layer's error one stage further down."""
     for h in range(len(layout.units) - 3, -1, -1):
         _back(layout, weights, h, node.e, node.a0, node.u)
-        for i in range(layout.units[h], layout.units[h + 1]):
-            node.e[i] = gamma * node.u[i]
+        e, u = _part(layout, node.e, h, h + 1), _part(layout, node.u, h, h + 1)
+        for i in range(len(e)):
+            e[i] = gamma * u[i]
 
 
 @_compiled
@@ -328,85 +372,46 @@ def _relax(
     layout: Layout,
     plan: Plan,
     k: int,
-    s: int,
-    transposed: np.ndarray,
     weights: np.ndarray,
     y: np.ndarray,
+    scatter: np.ndarray,
     node: Nodes,
-    scattered: bool,
     errors: np.ndarray,
     activity: np.ndarray,
 ) -> float:
-    """Euler steps of one sample in network ``k``; the energy at the end."""
+    """Euler steps of network ``k``; the energy at the end."""
     H = len(layout.units) - 2
-    steps, gamma = plan.steps[k], plan.gamma[k]
-    hidden = layout.units[H]
+    steps, gamma, scattered = plan.steps[k], node.d.dtype.type(plan.gamma[k]), len(scatter) > 0
     front = 0 if scattered else H  # nothing below it has moved
-    for i in range(hidden):
-        node.a[i] = node.a0[i]
+    node.d[:] = 0
+    if scattered:
+        node.d[:] = scatter[k]
+    node.a[:] = node.a0
     for t in range(steps + 1):
         if t > 0 or scattered:
-            _errors(layout, transposed, front, y, k, s, node)
+            _errors(layout, weights, front, y, node)
         if plan.reading[k] == 1 and t <= H:
-            for i in range(layout.units[H - t], layout.units[H - t + 1]):
-                errors[k, s, i] = node.e[i]
+            _part(layout, errors, H - t, H - t + 1)[:] = _part(layout, node.e, H - t, H - t + 1)
             if t < H:
-                for i in range(layout.units[H - t - 1], layout.units[H - t]):
-                    activity[k, s, i] = node.a[i]
+                below = _part(layout, activity, H - t - 1, H - t)
+                below[:] = _part(layout, node.a, H - t - 1, H - t)
         if t == steps:
             break
         front = max(front - 1, 0)
         for h in range(front, H):
             _back(layout, weights, h, node.e, node.a, node.u)
-        for i in range(layout.units[front], hidden):
-            node.d[i] += gamma * (node.u[i] - node.e[i])
-    energy = 0.0
-    for i in range(hidden):
-        energy += 0.5 * node.e[i] * node.e[i]
+        d, e = _part(layout, node.d, front, H), _part(layout, node.e, front, H)
+        u = _part(layout, node.u, front, H)
+        for i in range(len(d)):
+            d[i] += gamma * (u[i] - e[i])
     if plan.reading[k] == 0:
-        for i in range(len(node.e)):
-            errors[k, s, i] = node.e[i]
-        for i in range(hidden):
-            activity[k, s, i] = node.a[i]
-    return energy + _output(layout.output, node.u, y, k, s, node.e, hidden, layout.units[H + 1])
-
-
-@_compiled
-def _transpose(layout: Layout, weights: np.ndarray, transposed: np.ndarray) -> None:
-    for h in range(len(layout.units) - 2):
-        start = layout.weights[h]
-        n = layout.units[h + 1] - layout.units[h]
-        m = layout.units[h + 2] - layout.units[h + 1]
-        for i in range(m):
-            for j in range(n):
-                transposed[start + j * m + i] = weights[start + i * n + j]
-
-
-@_compiled
-def _forward(
-    layout: Layout,
-    transposed: np.ndarray,
-    weights: np.ndarray,
-    y: np.ndarray,
-    k: int,
-    s: int,
-    node: Nodes,
-) -> float:
-    """The forward pass from layer 2 on; the output's error at its place, zero elsewhere."""
-    H = len(layout.units) - 2
-    for h in range(H):
-        low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
-        _squash(layout.sigma, node.x0, node.a0, low, high)
-        start = layout.weights[h]
-        b = start + (high - low) * (end - high)
-        for i in range(high, end):
-            node.x0[i] = weights[b + (i - high)] if layout.bias else 0
-        _product(transposed, start, node.a0, low, high, node.x0, high, end)
-    last, end = layout.units[H], layout.units[H + 1]
-    node.e[:] = 0
-    for i in range(last, end):
-        node.u[i] = node.x0[i]
-    return _output(layout.output, node.x0, y, k, s, node.e, last, end)
+        errors[:] = node.e
+        _part(layout, activity, 0, H)[:] = _part(layout, node.a, 0, H)
+    energy = 0.0
+    for error in _part(layout, node.e, 0, H):
+        energy += 0.5 * error * error
+    u = _layer(layout, node.u, H)  # the output's, from the last errors
+    return energy + _output(layout.output, u, y, _layer(layout, node.e, H))
 
 
 @_compiled
@@ -414,36 +419,31 @@ def _back(
     layout: Layout, weights: np.ndarray, h: int, e: np.ndarray, a: np.ndarray, u: np.ndarray
 ) -> None:
     """``σ'(x) ⊙ (ε W)`` for hidden layer ``h``, at its place in ``u``."""
-    low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
-    for i in range(low, high):
-        u[i] = 0
-    _product(weights, layout.weights[h], e, high, end, u, low, high)
-    _times_slope(layout.sigma, a, u, low, high)
+    np.dot(_layer(layout, e, h + 1), _weight(layout, weights, h), _layer(layout, u, h))
+    _times_slope(layout.sigma, _part(layout, a, h, h + 1), _part(layout, u, h, h + 1))
 
 
 @_compiled
-def _errors(
-    layout: Layout, transposed: np.ndarray, front: int, y: np.ndarray, k: int, s: int, node: Nodes
-) -> None:
+def _errors(layout: Layout, weights: np.ndarray, front: int, y: np.ndarray, node: Nodes) -> None:
     """``ε = d − c`` of every layer that anything has reached; the output's ``u`` at its place."""
     H = len(layout.units) - 2
-    x0, a0, d, a, e, c = node.x0, node.a0, node.d, node.a, node.e, node.u
-    first, last, stop = layout.units[front], layout.units[H], layout.units[H + 1]
-    for i in range(first, last):
+    x0, a0 = _part(layout, node.x0, front, H), _part(layout, node.a0, front, H)
+    d, a = _part(layout, node.d, front, H), _part(layout, node.a, front, H)
+    e, c = _part(layout, node.e, front, H), _part(layout, node.u, front, H)
+    for i in range(len(c)):
         c[i] = x0[i] + d[i]
-    _squash(layout.sigma, c, a, first, last)
-    for i in range(first, stop):
-        c[i] = 0
-    for i in range(first, last):
+    _squash(layout.sigma, c, a)
+    for i in range(len(e)):
         e[i] = a[i] - a0[i]  # for the products; the errors themselves come next
+    _part(layout, node.u, front, front + 1)[:] = 0
     for h in range(front, H):
-        low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
-        _product(transposed, layout.weights[h], e, low, high, c, high, end)
-    for i in range(first, last):
+        change = _layer(layout, node.e, h)
+        np.dot(change, _weight(layout, weights, h).T, _layer(layout, node.u, h + 1))
+    for i in range(len(e)):
         e[i] = d[i] - c[i]
-    for i in range(last, stop):
-        c[i] += x0[i]
-    _output(layout.output, c, y, k, s, e, last, stop)
+    u = _part(layout, node.u, H, H + 1)
+    u += _part(layout, node.x0, H, H + 1)
+    _output(layout.output, _layer(layout, node.u, H), y, _layer(layout, node.e, H))
 
 
 @_compiled
@@ -451,23 +451,12 @@ def _learn(
     layout: Layout, weights: np.ndarray, errors: np.ndarray, activity: np.ndarray, rates: np.ndarray
 ) -> None:
     """Eq. 43 for all stages but the first, in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
-    K, B, _ = errors.shape
-    for k in range(K):
-        own = weights[k]
+    for k in range(len(errors)):
         for h in range(len(layout.units) - 2):
-            low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
-            row = layout.weights[h]
-            b = row + (high - low) * (end - high)
-            for o in range(high, end):
-                total = 0.0
-                for s in range(B):
-                    error = rates[k] * errors[k, s, o]
-                    total += error
-                    for i in range(low, high):
-                        own[row + (i - low)] += error * activity[k, s, i]
-                if layout.bias:
-                    own[b + (o - high)] += total
-                row += high - low
-
-
-_ONE, _TWO, _THREE = np.uintp(1), np.uintp(2), np.uintp(3)
+            error, rate = _layer(layout, errors[k], h + 1), rates[k]
+            W = _weight(layout, weights[k], h)
+            W += rate * np.dot(error.T, _layer(layout, activity[k], h))
+            if layout.bias:
+                b = _bias(layout, weights[k], h)
+                for s in range(len(error)):
+                    b += rate * error[s]

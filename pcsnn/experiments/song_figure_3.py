@@ -73,10 +73,10 @@ class ScatteredZIL(ZIL):
     def _draw(self, *shape: int) -> Tensor:
         assert self.sigmas is not None
         draw = torch.randn(shape, generator=self.generator, dtype=self.sigmas.dtype)
-        return self.sigmas.view(-1, 1, 1) * draw.to(self.sigmas.device)
+        return self.sigmas.view(-1, *[1] * (len(shape) - 1)) * draw.to(self.sigmas.device)
 
     def _scatter(self, bound: Bound, batch: int) -> Tensor:
-        return self._draw(bound.K, batch, sum(bound.cut))
+        return self._draw(bound.K, batch * sum(bound.cut))
 
     def _simulated(self, episode: Episode) -> list[Moment]:
         for k, point in enumerate(episode.origin[:-1]):

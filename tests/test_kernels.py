@@ -1,0 +1,39 @@
+"""What the compiled kernels compute with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pcsnn import kernels
+
+pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(st.floats(-87, 87, width=32), min_size=1, max_size=50))
+def test_the_exponential_is_right_to_an_ulp_and_a_half(numbers):
+    x = np.array(numbers, np.float32)
+    exact = np.exp(x.astype(np.float64))
+    kernels._exponential(x)
+    assert (np.abs(x - exact) <= 1.5 * np.spacing(exact.astype(np.float32))).all()
+
+
+def test_the_exponential_stops_at_its_limits_and_keeps_what_is_no_number():
+    x = np.array([-np.inf, -1e9, -87, 0, 87, 1e9, np.inf, np.nan], np.float32)
+    kernels._exponential(x)
+    low, high = np.exp(np.float64(-87)), np.exp(np.float64(87))
+    assert np.allclose(x[:-1], [low, low, low, 1, high, high, high], rtol=1e-6, atol=0)
+    assert np.isnan(x[-1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_sigmoid_of_no_number_is_none(dtype):
+    x = np.array([0, np.nan, -1e4, 1e4], dtype)
+    a = np.empty_like(x)
+    kernels._squash(1, x, a)
+    assert a[0] == 0.5
+    assert np.isnan(a[1])
+    assert np.allclose(a[2:], [0, 1])
