@@ -27,7 +27,7 @@ def _html(markup: str) -> nodes.raw:
 class _Generated(SphinxDirective):
     """A directive that reads the ledger."""
 
-    formulas = "htmlAndMathml"
+    formulas = "mathml"  # hundreds of them: a fifth of the size keeps the pages light
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -79,8 +79,6 @@ class Summary(_Generated):
 
 class Ledger(_Generated):
     """``{ledger}``: every entry as a row, with a form that narrows them down."""
-
-    formulas = "mathml"  # hundreds of them: a fifth of the size keeps the page light
 
     def run(self) -> list[nodes.Node]:
         rows = [node for entry in self.entries.values() for node in self.row(entry)]

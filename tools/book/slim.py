@@ -22,11 +22,14 @@ UNUSED = (
     "locales",
     "scripts/fontawesome.js",
     "sphinx-thebe.*",
+    "design-tabs.js",
     "*macros.html",
 )
-# What a screen reader meets on every page: (what the theme writes, what it should have written).
+# What every page asks for in vain, and what a screen reader meets on it:
+# (what the theme writes, what it should have written).
 MENDED = (
     (r"<link[^>]*sphinx-thebe[^>]*>\s*", ""),
+    (r"<script[^>]*design-tabs[^>]*></script>\s*", ""),
     # a name of its own hides the text of a button
     (r'(<button[^>]*search-button-field[^>]*?) title="Search" aria-label="Search"', r"\1"),
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
@@ -48,14 +51,24 @@ MENDED = (
 
 
 def _lean(page: str) -> str:
-    """A page without the marks that no style colours, and figures to a hundredth of a point."""
-    page = re.sub(r'<span class="[npw]">([^<]*)</span>', r"\1", page)
-    return re.sub(r"<svg.*?</svg>", lambda svg: _rounded(svg[0]), page, flags=re.DOTALL)
+    """A page without the marks of names and operators in code, and with lighter figures."""
+    page = re.sub(r'<span class="[nopw]">([^<]*)</span>', r"\1", page)
+    return re.sub(r"<svg.*?</svg>", lambda svg: _drawn(svg[0]), page, flags=re.DOTALL)
 
 
-def _rounded(svg: str) -> str:
-    shapes = r"<(?:path|use|g|text|rect|line|image|circle|polyline|polygon)\b[^>]*>"
-    return re.sub(shapes, lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), svg)
+def _drawn(svg: str) -> str:
+    """A figure to a hundredth of a point, without Matplotlib's remarks and numbered groups."""
+    svg = re.sub(r"<!--.*?-->\n?", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (?:xmlns(?::xlink)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'(<g\b[^>]*?) id="[^"]*_\d+"', r"\1", svg)
+    shapes = r"<(?:path|use|g|text|tspan|rect|line|image|circle|polyline|polygon)\b[^>]*>"
+    return re.sub(shapes, lambda tag: _tag(tag[0]), svg)
+
+
+def _tag(tag: str) -> str:
+    tag = re.sub(r"(\.\d\d)\d+", r"\1", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r' style="[^"]*"', lambda style: re.sub(r"([:;]) ", r"\1", style[0]), tag)
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
