@@ -33,7 +33,7 @@ LARGEST = 16384
 class Plan(NamedTuple):
     """What an episode does: Euler steps, their size γ, and when a layer's error is read."""
 
-    steps: int
+    steps: int | Tensor
     step_size: float | Tensor
     reading: int
 
@@ -67,13 +67,16 @@ class Bound:
             for parameter, place in zip(self.parameters, self.cut_up(self.flat), strict=True):
                 parameter.data = place
         self.places = [p.data_ptr() for p in self.parameters]
+        self.learning = list(network.parameters())
         self.held = _held(network)
         self.fixed = self._fixed()
         self.kind = self.fixed[6].dtype
+        self.steps = int(self.fixed[5].max())
 
     def _fixed(self) -> tuple[Any, ...]:
         bias = self.parts[0].bias is not None
         per_stage = [(n + bias) * m for n, m in pairwise(self.cut)]
+        steps = torch.as_tensor(self.plan.steps).expand(self.K)
         gamma = torch.as_tensor(self.plan.step_size, dtype=self.dtype).expand(self.K)
         return (
             np.cumsum([0, *self.cut]).astype(np.intp),
@@ -81,7 +84,7 @@ class Bound:
             bias,
             kernels.ACTIVATIONS.index(self.parts[0].activation.name),
             kernels.OUTPUTS.index(self.energy.loss.name),
-            np.full(self.K, self.plan.steps),
+            steps.numpy().copy(),
             gamma.numpy().copy(),
             np.full(self.K, self.plan.reading),
         )
@@ -176,9 +179,9 @@ class Settled:
         prediction = torch.from_numpy(self._kept[1, :, -B * n :]).view(-1, B, n)
         if bound.single:
             loss, energy, _ = torch.from_numpy(self._report[0].astype(bound.kind)).unbind()
-            return Report(loss, prediction[0], energy, bound.plan.steps)
+            return Report(loss, prediction[0], energy, bound.steps)
         loss, energy, _ = torch.from_numpy(self._report).to(bound.dtype).unbind(1)
-        return Report(loss, prediction, energy, bound.plan.steps)
+        return Report(loss, prediction, energy, bound.steps)
 
     def _first(self) -> tuple[DensePoint, Tensor]:
         B, n = self._batch, self._bound.cut[0]
@@ -221,9 +224,9 @@ def known(network: Network | Chain, owner: object) -> Bound | None:
     if (network.copies or 1) != bound.K or not all(held.get(n) is v for held, n, v in bound.held):
         return None
     for parameter, place in zip(bound.parameters, bound.places, strict=True):
-        if parameter.data_ptr() != place or not parameter.requires_grad:
+        if parameter.data_ptr() != place:
             return None
-    return bound
+    return bound if all(p.requires_grad for p in bound.learning) else None
 
 
 def bind(
@@ -272,6 +275,7 @@ def _fits(network: Network, parts: list[Parts], energy: OutputEnergy) -> bool:
         and len(hidden) == 1
         and hidden <= set(kernels.ACTIVATIONS)
         and all(part.norm is None for part in parts)
+        and all(p.requires_grad for p in network.parameters())  # the kernel lets all learn
         and len({id(part.weight) for part in parts}) == len(parts)  # no weights that are tied
         and sum(part.weight.numel() for part in parts[1:]) <= LARGEST * (network.copies or 1)
     )

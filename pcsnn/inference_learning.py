@@ -31,7 +31,8 @@ class InferenceLearning(LocalRule):
     Args:
         loss: the energy of the clamped output.
         feedback: matrices in the place of the transposed weights.
-        steps: ``T``, at most how many Euler steps.
+        steps: ``T``, at most how many Euler steps; a tensor ``(K,)`` gives each of K networks as
+            one its own.
         step_size: γ; a tensor ``(K,)`` gives each of K networks as one its own.
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
             of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for.
@@ -41,13 +42,13 @@ class InferenceLearning(LocalRule):
 
     _guard: ClassVar[int] = FINITE | DESCENDED
 
-    steps: int = 20
+    steps: int | Tensor = 20
     step_size: float | Tensor = 0.1
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validate.positive_int("steps", self.steps)
+        _admit_steps(self.steps)
         admit_step_size(self.step_size)
         if self.tolerance is not None:
             validate.positive("tolerance", self.tolerance)
@@ -56,12 +57,12 @@ class InferenceLearning(LocalRule):
         return None if self.tolerance is not None else Plan(self.steps, self.step_size, AT_END)
 
     def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        t, errors, gamma = 0, episode.errors(), per_copy(self.step_size)
-        while t < self.steps:
+        t, last, errors = 0, self._longest, episode.errors()
+        while t < last:
             slopes = episode.slopes(errors)
             if self._settled(slopes):
                 break
-            episode.move(slopes, gamma)
+            episode.move(slopes, self._gamma(t, episode))
             errors, t = episode.errors(), t + 1
         found = prediction(episode)
         energy = episode.energies(errors).sum(dim=-1)
@@ -77,15 +78,26 @@ class InferenceLearning(LocalRule):
         return moments, Report(found.loss, found.prediction, energy, t)
 
     def _states(self, episode: Episode) -> Iterator[State]:
-        gamma, everything = per_copy(self.step_size), tuple(range(len(episode.origin)))
-        for t in range(self.steps + 1):
+        last, everything = self._longest, tuple(range(len(episode.origin)))
+        for t in range(last + 1):
             errors = episode.errors()
             slopes = episode.slopes(errors)
-            end = t == self.steps or self._settled(slopes)
+            end = t == last or self._settled(slopes)
             yield episode.state(t, errors, everything if end else ())
             if end:
                 return
-            episode.move(slopes, gamma)
+            episode.move(slopes, self._gamma(t, episode))
+
+    @property
+    def _longest(self) -> int:
+        return int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+
+    def _gamma(self, t: int, episode: Episode) -> float | Tensor:
+        """γ of the step from ``t`` on; zero in networks that have made all of theirs."""
+        gamma = per_copy(self.step_size)
+        if not torch.is_tensor(self.steps):
+            return gamma
+        return per_copy((t < self.steps).to(episode.output)) * gamma
 
     def _settled(self, slopes: list[Error]) -> bool:
         if self.tolerance is None:
@@ -97,8 +109,8 @@ class InferenceLearning(LocalRule):
         episode.forget()
         episode.restart()
         for state in self._states(episode):
-            if _risen(state.energies.sum(dim=-1), start) or state.t == self.steps:
-                raise _diverged(state, start, self.steps)
+            if _risen(state.energies.sum(dim=-1), start) or state.t == self._longest:
+                raise _diverged(state, start, self._longest)
 
 
 @dataclass(frozen=True)
@@ -207,6 +219,14 @@ class IncrementalInferenceLearning(LocalRule):
         for t, (errors, moments, slopes) in enumerate(self._walk(episode)):
             yield episode.state(t, errors, tuple(moment.k for moment in moments))
             episode.move(slopes, per_copy(self.step_size))
+
+
+def _admit_steps(steps: int | Tensor) -> None:
+    """Refuse what is no whole number from 1 on, nor for K networks as one a tensor of them."""
+    if not torch.is_tensor(steps):
+        validate.positive_int("steps", steps)
+    elif steps.dim() != 1 or steps.is_floating_point() or not bool((steps >= 1).all()):
+        raise ValueError("steps must hold a whole number, 1 or more, for each network")
 
 
 def _put_back(parameters: Sequence[Tensor], kept: Sequence[Tensor]) -> None:

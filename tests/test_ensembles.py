@@ -62,6 +62,16 @@ def with_step_sizes(kind, **settings_):
     )
 
 
+def with_steps(kind, **settings_):
+    """Each with its own number of steps, and its own step size."""
+    steps, gamma = torch.tensor([3, 5, 4][:K]), torch.tensor(STEPS, dtype=torch.float64)
+    return lambda loss, _: (
+        kind(loss, steps=steps, step_size=gamma, **settings_),
+        [kind(loss, steps=t, step_size=g, **settings_)
+         for t, g in zip(steps.tolist(), STEPS, strict=True)],
+    )  # fmt: skip
+
+
 def with_feedback(kind, make, **settings_):
     def build(loss, networks):
         feedback = make(stack(networks), 5)
@@ -80,6 +90,7 @@ RULES = {
     "perturbation": plain(pcsnn.WeightPerturbation),
     "il": plain(IL, steps=4),
     "il, own step sizes": with_step_sizes(IL, steps=4),
+    "il, own steps": with_steps(IL),
     "il, own feedback": with_feedback(IL, Feedback.random, steps=4, on_divergence="allow"),
     "ipc": plain(IPC, steps=4),
     "ipc, own step sizes": with_step_sizes(IPC, steps=4),

@@ -176,6 +176,25 @@ def test_gradients_accumulate_and_frozen_parameters_get_none(rule):
     assert torch.equal(frozen, before)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["from the start", "later"])
+@pytest.mark.parametrize("k", range(3))
+def test_a_frozen_stage_does_not_learn(k, later):
+    for rule in (
+        pcsnn.ZIL(),
+        pcsnn.ZIL(literal=True),
+        pcsnn.InferenceLearning(steps=4, step_size=0.1),
+    ):
+        network = pcsnn.mlp([8, 6, 6, 3], "sigmoid", seed=1)
+        x, y = torch.rand(5, 8), torch.rand(5, 3)
+        if later:
+            rule.step(network, x, y, 0.1)
+        network.layers[k].requires_grad_(False)
+        before = [p.clone() for p in network.parameters()]
+        rule.step(network, x, y, 0.1)
+        unchanged = list(map(torch.equal, before, network.parameters()))
+        assert unchanged == [i // 2 == k for i in range(6)]
+
+
 def test_the_timetable():
     network = pcsnn.mlp([4, 6, 5, 3], "tanh", dtype=torch.float64)
     x, y = torch.ones(2, 4, dtype=torch.float64), torch.tensor([0, 2])

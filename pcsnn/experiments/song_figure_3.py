@@ -5,15 +5,14 @@ held against back-propagation from the same weights on the same batches: by the 
 their test errors, averaged over the epochs, and by that of their final weights.
 
 All variants of one depth and seed see the same batches, and those that change their weights
-at the same time learn as one stack. Two rows need no run of their own. At t = 0 no hidden error
-has moved yet, whatever γ is: one run stands for all γ. A network whose numbers are no longer
+at the same time learn as one stack: small enough for the caches. At t = 0 no hidden error has
+moved yet, whatever γ is, so one run stands for all γ. A network whose numbers are no longer
 finite leaves its stack, and is recorded as diverged in that epoch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from pcsnn import checkpoints, data
 from pcsnn.activations import activation
+from pcsnn.backprop import Backprop
 from pcsnn.compiled import Bound
 from pcsnn.ensembles import stack
 from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
@@ -84,31 +84,48 @@ class ScatteredZIL(ZIL):
         return super()._simulated(episode)
 
 
+class Descent:
+    """Back-propagation and plain gradient descent: what the others are held against."""
+
+    def step(self, network: Network, x: Tensor, y: Tensor, learning_rate: float) -> None:
+        """One update."""
+        network.zero_grad()
+        Backprop()(network, x, y)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.sub_(parameter.grad, alpha=learning_rate)  # type: ignore[arg-type]
+
+
 @dataclass
 class Group:
     """Networks that learn as one stack.
 
     Attributes:
+        kind: by which rule they learn: ``"bp"``, ``"C3"`` or ``"C1"`` for Z-IL without that
+            condition, ``"t=…"`` for learning at a fixed time.
         names: of the variants, one for each network.
         network: the stack.
         values: γ, or σ, of each network.
-        time: when the weights change: ``"l"``, a fixed t, or ``"noise"`` for C1.
+        generator: what is drawn is drawn from.
     """
 
+    kind: str
     names: list[str]
     network: Network
     values: Tensor
-    time: str
     generator: torch.Generator
 
     @property
-    def rule(self) -> LocalRule:
+    def rule(self) -> LocalRule | Descent:
         """What the networks learn by."""
-        if self.time in ("l", "0"):
-            return ZIL(step_size=self.values, on_divergence="allow")
-        if self.time == "noise":
+        if self.kind == "bp":
+            return Descent()
+        if self.kind == "C1":
             return ScatteredZIL(sigmas=self.values, generator=self.generator, on_divergence="allow")
-        return InferenceLearning(steps=int(self.time), step_size=self.values, on_divergence="allow")
+        if self.kind in ("C3", "t=0"):  # at t = 0 only the output has an error, and it is Z-IL's
+            return ZIL(literal=True, step_size=self.values, on_divergence="allow")
+        t = int(self.kind.removeprefix("t="))
+        return InferenceLearning(steps=t, step_size=self.values, on_divergence="allow")
 
     def keep(self, alive: list[int]) -> None:
         """Let the other networks go."""
@@ -123,31 +140,25 @@ class Group:
 
 def groups_of(configuration: SongConfiguration, network: Network, seed: int) -> list[Group]:
     """All variants of one network, back-propagation first."""
-
-    def group(names: Sequence[str], values: Sequence[float], time: str) -> Group:
-        stacked = stack([network] * len(names))
-        if time == "0":  # the output is the only layer with an error
-            for layer in stacked.layers[:-1]:
-                layer.requires_grad_(False)
-        device = network.layers[0].linear.weight
-        return Group(
-            list(names),
-            stacked,
-            torch.tensor(values, dtype=device.dtype, device=device.device),
-            time,
-            torch.Generator().manual_seed(seed + 1),
-        )
-
     gammas, sigmas = configuration.gammas, configuration.sigmas
-    found = [group(["bp"], [1.0], "l")]
-    found.append(group([f"t=l gamma={g:g}" for g in gammas], gammas, "l"))
-    found.append(group([f"sigma={s:g}" for s in sigmas], sigmas, "noise"))
+    variants = {
+        "bp": {"bp": 1.0},
+        "C3": {f"t=l gamma={g:g}": g for g in gammas},
+        "C1": {f"sigma={s:g}": s for s in sigmas},
+    }
     for t in configuration.times:
-        if t == 0:
-            found.append(group(["t=0"], [1.0], "0"))
-        else:
-            found.append(group([f"t={t} gamma={g:g}" for g in gammas], gammas, str(t)))
-    return found
+        variants[f"t={t}"] = {f"t={t} gamma={g:g}": g for g in gammas} if t else {"t=0": 1.0}
+    return [_group(kind, rows, network, seed) for kind, rows in variants.items()]
+
+
+def _group(kind: str, rows: dict[str, float], network: Network, seed: int) -> Group:
+    stacked = stack([network] * len(rows))
+    if kind == "t=0":
+        for layer in stacked.layers[:-1]:
+            layer.requires_grad_(False)
+    weight = stacked.layers[0].linear.weight
+    values = torch.tensor(list(rows.values()), dtype=weight.dtype, device=weight.device)
+    return Group(kind, list(rows), stacked, values, torch.Generator().manual_seed(seed + 1))
 
 
 def settings(configuration: SongConfiguration) -> list[Setting]:
@@ -260,7 +271,7 @@ class _Run:
             "seconds": self.seconds,
             "errors": self.errors,
             "groups": {
-                group.time if group.names != ["bp"] else "bp": {
+                group.kind: {
                     "names": group.names,
                     "generator": group.generator.get_state(),
                     "weights": list(group.network.state_dict().values()),
@@ -276,7 +287,7 @@ class _Run:
         self.errors = state["errors"]
         kept = []
         for group in self.groups:
-            saved = state["groups"].get(group.time if group.names != ["bp"] else "bp")
+            saved = state["groups"].get(group.kind)
             if saved is None:
                 continue
             group.keep([group.names.index(name) for name in saved["names"]])
