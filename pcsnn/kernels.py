@@ -30,7 +30,7 @@ try:
 except ImportError:  # pragma: no cover - numba is an optional dependency
     numba = None  # type: ignore[assignment]
 
-#: Whether they are compiled: numba takes matrix products from SciPy.
+#: Whether they are compiled, for which numba takes matrix products from SciPy.
 AVAILABLE = numba is not None and find_spec("scipy") is not None
 
 #: Activations and output energies that the compiled functions know, by their place.

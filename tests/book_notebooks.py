@@ -84,6 +84,8 @@ def faults(cell: Cell) -> list[str]:
             found.append(f"{cell}: an error is stored")
         if output.get("name") == "stderr":
             found.append(f"{cell}: stderr is stored")
+        if "Finding(" in "".join(output.get("data", {}).get("text/plain", "")):
+            found.append(f"{cell}: a check is shown twice (end its line with a semicolon)")
         found += [f"{cell}: {fault}" for fault in figure_faults(output)]
         found += [f"{cell}: {fault}" for fault in [execute.fault(output)] if fault]
     checks = re.search(r"\bverify\(", cell.source) and "quiet=True" not in cell.source

@@ -59,6 +59,7 @@ def test_stored_outputs_are_clean(notebook):
         ({"output_type": "stream", "name": "stdout", "text": "<a at 0x7f001122>"}, "", "address"),
         ({"output_type": "stream", "name": "stdout", "text": " 40%|###  | 2/5"}, "", "progress"),
         ({"output_type": "stream", "name": "stdout", "text": "ok"}, "verify(e)", "verdict"),
+        ({"output_type": "execute_result", "data": {"text/plain": "Finding(e)"}}, "", "twice"),
         ({"output_type": "display_data", "data": {"text/html": "<svg></svg>"}}, "", "description"),
         ({"output_type": "display_data", "data": {"image/png": "x"}}, "", "description"),
     ],
