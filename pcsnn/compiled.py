@@ -60,6 +60,7 @@ class Bound:
         self.n_in, self.cut = network.sizes[0], network.sizes[1:]
         self.first, *_ = dense(network, parts)
         self.parameters = [p for part in parts[1:] for p in part[:2] if p is not None]
+        self.shapes = [p.shape for p in self.parameters]
         self.lengths = [p.numel() // self.K for p in self.parameters]
         self.dtype = parts[0].weight.dtype
         self.flat = self._flatten()
@@ -72,6 +73,7 @@ class Bound:
         self.fixed = self._fixed()
         self.kind = self.fixed[6].dtype
         self.steps = int(self.fixed[5].max())
+        self._nothing = np.empty((0, 0), self.kind)
 
     def _fixed(self) -> tuple[Any, ...]:
         bias = self.parts[0].bias is not None
@@ -95,13 +97,14 @@ class Bound:
     def cut_up(self, flat: Tensor) -> list[Tensor]:
         """What is laid flat, in the parameters' own shapes."""
         cut = flat.split_with_sizes(self.lengths, dim=1)
-        return [v.view(p.shape) for v, p in zip(cut, self.parameters, strict=True)]
+        return [v.view(shape) for v, shape in zip(cut, self.shapes, strict=True)]
 
     def takes(self, x: Tensor, y: Tensor) -> bool:
         """Whether a batch is plainly sound; others are looked at more closely, and explained."""
         return (
             torch.is_tensor(x)
             and torch.is_tensor(y)
+            and not torch._C._is_any_autocast_enabled()
             and x.dtype is self.dtype
             and y.dtype is self.dtype
             and x.is_cpu
@@ -122,7 +125,8 @@ class Bound:
         Args:
             x: inputs ``(B, n_in)``, or ``(K, B, n_in)``.
             y: targets ``(B, n_out)``, or ``(K, B, n_out)``.
-            rate: the learning rate over the size of the batch; without it nothing learns.
+            rate: the learning rate over the size of the batch, to let the weights learn; without
+                it their gradients are found.
             scatter: where nodes start beside the forward pass, ``(K, B N)``, one layer behind
                 the other.
 
@@ -130,22 +134,26 @@ class Bound:
             What was found; ``None``, and nothing has changed, where the guard refused it.
         """
         a = self.first.sigma(x)
-        u2 = self.first.predict(a).numpy()
+        u2, targets, B = self.first.predict(a).numpy(), y.numpy(), y.shape[-2]
         if self.single:
-            u2 = u2[None]
-        targets = y.expand(self.K, *y.shape[-2:]).numpy()
+            u2, targets = u2[None], targets[None]
+        elif y.dim() == 2:
+            targets = y.expand(self.K, *y.shape).numpy()
         flat = self.flat if self.single else self._flatten()
-        B = u2.shape[1]
+        if rate is None:
+            learning, bias2, rate = torch.zeros_like(flat), self._nothing, -1 / B
+        else:
+            learning, bias2 = flat, self._bias2()
         kept, report = np.empty((2, self.K, B * sum(self.cut)), self.kind), np.empty((self.K, 3))
-        start = np.empty((0, 0), self.kind) if scatter is None else scatter.numpy()
+        start = self._nothing if scatter is None else scatter.numpy()
         sound = kernels.present(
-            *self.fixed, u2, targets, flat.numpy(), self._bias2(), start, kept[0], kept[1], report,
-            self.guard, self._rates(rate),
+            *self.fixed, u2, targets, flat.numpy(), learning.numpy(), bias2, start, kept[0],
+            kept[1], report, self.guard, self._rates(rate),
         )  # fmt: skip
         if not sound:
             return None
-        found = Settled(self, a, kept, report, B)
-        if rate is not None:
+        found = Settled(self, a, kept, report, B, learning)
+        if learning is flat:
             found.ascend_first(rate)
             if not self.single:
                 for parameter, learnt in zip(self.parameters, self.cut_up(flat), strict=True):
@@ -154,40 +162,53 @@ class Bound:
 
     def _bias2(self) -> np.ndarray:
         b = self.parts[0].bias
-        return np.empty((0, 0), self.kind) if b is None else b.detach().view(self.K, -1).numpy()
+        return self._nothing if b is None else b.detach().view(self.K, -1).numpy()
 
-    def _rates(self, rate: float | Tensor | None) -> np.ndarray:
-        if torch.is_tensor(rate):
-            return rate.numpy()
-        return np.full(self.K if rate is not None else 0, rate or 0.0, self.kind)
+    def _rates(self, rate: float | Tensor) -> np.ndarray:
+        return rate.numpy() if torch.is_tensor(rate) else np.array([rate] * self.K, self.kind)
 
 
 class Settled:
     """An episode of a :class:`Bound` network that is over."""
 
     def __init__(
-        self, bound: Bound, a: Tensor, kept: np.ndarray, report: np.ndarray, batch: int
+        self,
+        bound: Bound,
+        a: Tensor,
+        kept: np.ndarray,
+        report: np.ndarray,
+        batch: int,
+        learning: Tensor,
     ) -> None:
         self._bound, self._a, self._kept, self._report = bound, a, kept, report
-        self._batch = batch
+        self._batch, self._learning = batch, learning
 
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end."""
         bound = self._bound
-        B, n = self._batch, bound.cut[-1]
-        prediction = torch.from_numpy(self._kept[1, :, -B * n :]).view(-1, B, n)
+        prediction = self._matrix(self._kept[1], bound.cut[-1], -1)
         if bound.single:
-            loss, energy, _ = torch.from_numpy(self._report[0].astype(bound.kind)).unbind()
-            return Report(loss, prediction[0], energy, bound.steps)
+            loss, energy, _ = self._report[0].tolist()
+            dtype = bound.dtype
+            return Report(
+                torch.tensor(loss, dtype=dtype),
+                prediction,
+                torch.tensor(energy, dtype=dtype),
+                bound.steps,
+            )
         loss, energy, _ = torch.from_numpy(self._report).to(bound.dtype).unbind(1)
         return Report(loss, prediction, energy, bound.steps)
 
+    def _matrix(self, nodes: np.ndarray, n: int, end: int) -> Tensor:
+        """The layer of ``n`` units at one end of all: at 0 the first, at −1 the last."""
+        part = nodes[:, : self._batch * n] if end == 0 else nodes[:, -self._batch * n :]
+        K = () if self._bound.single else (self._bound.K,)
+        return torch.from_numpy(part.reshape(*K, self._batch, n))
+
     def _first(self) -> tuple[DensePoint, Tensor]:
-        B, n = self._batch, self._bound.cut[0]
-        errors = torch.from_numpy(self._kept[0, :, : B * n]).view(-1, B, n)
-        point = DensePoint.known(self._bound.first, self._a)
-        return point, errors[0] if self._bound.single else errors
+        errors = self._matrix(self._kept[0], self._bound.cut[0], 0)
+        return DensePoint.known(self._bound.first, self._a), errors
 
     def ascend_first(self, rate: float | Tensor) -> None:
         """Let the weights of the first stage learn: many, so by PyTorch."""
@@ -199,16 +220,12 @@ class Settled:
             point.ascend_weight(W, errors, rate)
 
     def fill(self) -> None:
-        """Add to ``.grad`` of every parameter."""
-        bound, scale = self._bound, -1 / self._batch
+        """Add to ``.grad`` of every parameter what was found without a rate."""
+        bound = self._bound
         point, errors = self._first()
-        for parameter, gradient in point.gradients(scale * errors):
+        for parameter, gradient in point.gradients(errors * (-1 / self._batch)):
             accumulate(parameter, gradient)
-        flat = torch.zeros((bound.K, sum(bound.lengths)), dtype=bound.dtype)
-        kernels.learn(
-            *bound.fixed[:5], flat.numpy(), self._kept[0], self._kept[1], bound._rates(scale)
-        )
-        for parameter, gradient in zip(bound.parameters, bound.cut_up(flat), strict=True):
+        for parameter, gradient in zip(bound.parameters, bound.cut_up(self._learning), strict=True):
             accumulate(parameter, gradient)
 
 

@@ -231,6 +231,7 @@ def present(
     u2: np.ndarray,
     y: np.ndarray,
     flat: np.ndarray,
+    learning: np.ndarray,
     bias2: np.ndarray,
     scatter: np.ndarray,
     errors: np.ndarray,
@@ -253,7 +254,8 @@ def present(
         u2: the prediction of the first hidden layer, ``(K, B, n)``.
         y: targets, ``(K, B, n_out)``.
         flat: parameters of all stages but the first, ``(K, P)``.
-        bias2: the biases of the first, ``(K, n)``, or empty.
+        learning: what is added to: ``flat`` itself, or gradients, ``(K, P)``.
+        bias2: the biases of the first, ``(K, n)``, that learn as well; or empty.
         scatter: where nodes start beside the forward pass, ``(K, B N)``, or empty.
         errors: filled with ε of layers 2 … L, ``(K, B N)``.
         activity: filled with ``σ(x)`` of hidden layers at the same time, and the prediction at
@@ -262,8 +264,7 @@ def present(
             the sum of all errors' magnitudes.
         guard: what has to be so before anything learns, a sum of :data:`FINITE`,
             :data:`DESCENDED` and :data:`AWAKE`.
-        rates: what ``ε aᵀ`` is multiplied by when it is added to the weights; empty, and
-            nothing learns.
+        rates: what ``ε aᵀ`` is multiplied by when it is added, for each network.
 
     Returns:
         Whether all is as ``guard`` demands.
@@ -273,29 +274,12 @@ def present(
     _settle(layout, plan, u2, y, flat, scatter, errors, activity, report)
     if not _sound(errors, report, guard):
         return False
-    if rates.shape[0]:
-        _learn(layout, flat, errors, activity, rates)
-        for k in range(len(bias2)):
-            first = _layer(layout, errors[k], 0)
-            for s in range(len(first)):
-                bias2[k] += rates[k] * first[s]
+    _learn(layout, learning, errors, activity, rates)
+    for k in range(len(bias2)):
+        first = _layer(layout, errors[k], 0)
+        for s in range(len(first)):
+            bias2[k] += rates[k] * first[s]
     return True
-
-
-@_compiled
-def learn(
-    units: np.ndarray,
-    starts: np.ndarray,
-    bias: bool,
-    sigma: int,
-    output: int,
-    flat: np.ndarray,
-    errors: np.ndarray,
-    activity: np.ndarray,
-    rates: np.ndarray,
-) -> None:
-    """Add what an episode teaches to ``flat``, as :func:`present` does."""
-    _learn(Layout(units, starts, bias, sigma, output), flat, errors, activity, rates)
 
 
 @_compiled

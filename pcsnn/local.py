@@ -72,8 +72,10 @@ class LocalRule:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or errors are not finite; nothing is filled.
         """
-        energy, y = self._admit(network, x, y)
-        found = self._by_kernel(network, x, y, energy)
+        found = self._at_once(network, x, y)
+        if found is None:
+            energy, y = self._admit(network, x, y)
+            found = self._by_kernel(network, x, y, energy)
         if found is not None:
             found.fill()
             return found.report
@@ -102,14 +104,10 @@ class LocalRule:
             learning_rate: α, or for K networks as one a tensor ``(K,)``.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
-        bound = compiled.known(network, self)
-        if bound is not None and bound.takes(x, y):  # the shortest way, for small networks
-            scatter = self._scatter(bound, len(x))
-            found = bound.present(x, y, rate=learning_rate / len(x), scatter=scatter)
-            if found is not None:
-                return found.report
-        energy, y = self._admit(network, x, y)
-        found = self._by_kernel(network, x, y, energy, learning_rate / y.shape[-2])
+        found = self._at_once(network, x, y, learning_rate)
+        if found is None:
+            energy, y = self._admit(network, x, y)
+            found = self._by_kernel(network, x, y, energy, learning_rate)
         if found is not None:
             return found.report
         moments, report = self._by_pytorch(network, x, y, energy)
@@ -132,13 +130,26 @@ class LocalRule:
         episode.forget()
         yield from self._states(episode)
 
+    def _at_once(
+        self,
+        network: Network | Chain,
+        x: Tensor,
+        y: Tensor,
+        learning_rate: float | Tensor | None = None,
+    ) -> compiled.Settled | None:
+        """The shortest way: a network that is bound already, a batch that is plainly sound."""
+        bound = compiled.known(network, self)
+        if bound is None or not bound.takes(x, y):
+            return None
+        return self._settle(bound, x, y, learning_rate)
+
     def _by_kernel(
         self,
         network: Network | Chain,
         x: Tensor,
         y: Tensor,
         energy: OutputEnergy,
-        rate: float | Tensor | None = None,
+        learning_rate: float | Tensor | None = None,
     ) -> compiled.Settled | None:
         """The episode of a small network; ``None`` where PyTorch has to go through it.
 
@@ -147,9 +158,14 @@ class LocalRule:
         if self.feedback is not None:
             return None
         bound = compiled.bind(network, energy, self._plan(network), self._guarded(), self)
-        if bound is None:
-            return None
-        return bound.present(x, y, rate=rate, scatter=self._scatter(bound, y.shape[-2]))
+        return None if bound is None else self._settle(bound, x, y, learning_rate)
+
+    def _settle(
+        self, bound: compiled.Bound, x: Tensor, y: Tensor, learning_rate: float | Tensor | None
+    ) -> compiled.Settled | None:
+        B = y.shape[-2]
+        rate = None if learning_rate is None else learning_rate / B
+        return bound.present(x, y, rate=rate, scatter=self._scatter(bound, B))
 
     def _scatter(self, bound: compiled.Bound, batch: int) -> Tensor | None:
         """Where hidden values start beside the forward pass, for rules that break C1."""
