@@ -22,7 +22,7 @@ from pcsnn.kernels import AT_END, AT_FRONT, AT_OWN_TIME
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network, Parts
 from pcsnn.rules import Report, accumulate
-from pcsnn.stages import DensePoint, dense, per_copy
+from pcsnn.stages import dense
 
 __all__ = ["AT_END", "AT_FRONT", "AT_OWN_TIME", "Bound", "Plan", "Settled", "bind", "known"]
 
@@ -58,22 +58,31 @@ class Bound:
         self.parts, self.energy, self.plan, self.guard = parts, energy, plan, guard
         self.single, self.K = network.copies is None, network.copies or 1
         self.n_in, self.cut = network.sizes[0], network.sizes[1:]
-        self.first, *_ = dense(network, parts)
-        self.parameters = [p for part in parts[1:] for p in part[:2] if p is not None]
-        self.shapes = [p.shape for p in self.parameters]
-        self.lengths = [p.numel() // self.K for p in self.parameters]
+        self.size = sum(self.cut)
         self.dtype = parts[0].weight.dtype
+        self.sigma = dense(network, parts)[0].sigma
+        self.parameters = list(network.parameters())
+        self.behind = [p for part in parts[1:] for p in part[:2] if p is not None]
+        self.shapes = [p.shape for p in self.behind]
+        self.lengths = [p.numel() // self.K for p in self.behind]
         self.flat = self._flatten()
         if self.single:
-            for parameter, place in zip(self.parameters, self.cut_up(self.flat), strict=True):
+            for parameter, place in zip(self.behind, self.cut_up(self.flat), strict=True):
                 parameter.data = place
+        self.first = [self._rows(part) for part in parts[0][:2]]
         self.places = [p.data_ptr() for p in self.parameters]
-        self.learning = list(network.parameters())
         self.held = _held(network)
         self.fixed = self._fixed()
         self.kind = self.fixed[6].dtype
+        self._weights = self._arrays(self.flat)  # where they are stays where it is
         self.steps = int(self.fixed[5].max())
-        self._nothing = np.empty((0, 0), self.kind)
+
+    def _rows(self, parameter: Tensor | None) -> Tensor:
+        """A parameter of the first stage with a K in front, the memory its own."""
+        if parameter is None:
+            return torch.empty((self.K, 0), dtype=self.dtype)
+        shape = parameter.shape[not self.single :]
+        return parameter.detach().view(self.K, *shape)
 
     def _fixed(self) -> tuple[Any, ...]:
         bias = self.parts[0].bias is not None
@@ -92,7 +101,7 @@ class Bound:
         )
 
     def _flatten(self) -> Tensor:
-        return torch.cat([p.detach().reshape(self.K, -1) for p in self.parameters], dim=1)
+        return torch.cat([p.detach().reshape(self.K, -1) for p in self.behind], dim=1)
 
     def cut_up(self, flat: Tensor) -> list[Tensor]:
         """What is laid flat, in the parameters' own shapes."""
@@ -133,36 +142,34 @@ class Bound:
         Returns:
             What was found; ``None``, and nothing has changed, where the guard refused it.
         """
-        a = self.first.sigma(x)
-        u2, targets, B = self.first.predict(a).numpy(), y.numpy(), y.shape[-2]
-        if self.single:
-            u2, targets = u2[None], targets[None]
-        elif y.dim() == 2:
-            targets = y.expand(self.K, *y.shape).numpy()
+        a, B = self.sigma(x).detach().contiguous(), y.shape[-2]
         flat = self.flat if self.single else self._flatten()
-        if rate is None:
-            learning, bias2, rate = torch.zeros_like(flat), self._nothing, -1 / B
-        else:
-            learning, bias2 = flat, self._bias2()
-        kept, report = np.empty((2, self.K, B * sum(self.cut)), self.kind), np.empty((self.K, 3))
-        start = self._nothing if scatter is None else scatter.numpy()
+        weights = self._weights if self.single else self._arrays(flat)
+        gradients = [] if rate is not None else [torch.zeros_like(w) for w in (*self.first, flat)]
+        learning = tuple([g.numpy() for g in gradients]) or weights
+        kept = np.empty((2, self.K, B * self.size), self.kind)
+        report = np.empty((self.K, 3), self.kind)
+        start = np.empty((0, 0), self.kind) if scatter is None else scatter.numpy()
         sound = kernels.present(
-            *self.fixed, u2, targets, flat.numpy(), learning.numpy(), bias2, start, kept[0],
-            kept[1], report, self.guard, self._rates(rate),
+            *self.fixed, a.view(-1, B, self.n_in).numpy(), self._targets(y), *weights, learning,
+            start, kept[0], kept[1], report, self.guard,
+            self._rates(-1 / B if rate is None else rate),
         )  # fmt: skip
         if not sound:
             return None
-        found = Settled(self, a, kept, report, B, learning)
-        if learning is flat:
-            found.ascend_first(rate)
-            if not self.single:
-                for parameter, learnt in zip(self.parameters, self.cut_up(flat), strict=True):
-                    parameter.copy_(learnt)
-        return found
+        if rate is not None and not self.single:
+            for parameter, learnt in zip(self.behind, self.cut_up(flat), strict=True):
+                parameter.copy_(learnt)
+        return Settled(self, kept[1, :, -B * self.cut[-1] :], report, gradients)
 
-    def _bias2(self) -> np.ndarray:
-        b = self.parts[0].bias
-        return self._nothing if b is None else b.detach().view(self.K, -1).numpy()
+    def _arrays(self, flat: Tensor) -> tuple[np.ndarray, ...]:
+        return tuple([w.numpy() for w in (*self.first, flat)])
+
+    def _targets(self, y: Tensor) -> np.ndarray:
+        y = y.detach()
+        if self.single:
+            return y.numpy()[None]
+        return (y.expand(self.K, *y.shape) if y.dim() == 2 else y).numpy()
 
     def _rates(self, rate: float | Tensor) -> np.ndarray:
         return rate.numpy() if torch.is_tensor(rate) else np.array([rate] * self.K, self.kind)
@@ -172,60 +179,28 @@ class Settled:
     """An episode of a :class:`Bound` network that is over."""
 
     def __init__(
-        self,
-        bound: Bound,
-        a: Tensor,
-        kept: np.ndarray,
-        report: np.ndarray,
-        batch: int,
-        learning: Tensor,
+        self, bound: Bound, prediction: np.ndarray, report: np.ndarray, gradients: list[Tensor]
     ) -> None:
-        self._bound, self._a, self._kept, self._report = bound, a, kept, report
-        self._batch, self._learning = batch, learning
+        self._bound, self._prediction, self._report = bound, prediction, report
+        self._gradients = gradients
 
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end."""
-        bound = self._bound
-        prediction = self._matrix(self._kept[1], bound.cut[-1], -1)
-        if bound.single:
-            loss, energy, _ = self._report[0].tolist()
-            dtype = bound.dtype
-            return Report(
-                torch.tensor(loss, dtype=dtype),
-                prediction,
-                torch.tensor(energy, dtype=dtype),
-                bound.steps,
-            )
-        loss, energy, _ = torch.from_numpy(self._report).to(bound.dtype).unbind(1)
+        bound, n = self._bound, self._bound.cut[-1]
+        K = () if bound.single else (bound.K,)
+        report = self._report[0] if bound.single else self._report.T
+        loss, energy, _ = torch.from_numpy(report).unbind()
+        prediction = torch.from_numpy(self._prediction.reshape(*K, -1, n))
         return Report(loss, prediction, energy, bound.steps)
-
-    def _matrix(self, nodes: np.ndarray, n: int, end: int) -> Tensor:
-        """The layer of ``n`` units at one end of all: at 0 the first, at −1 the last."""
-        part = nodes[:, : self._batch * n] if end == 0 else nodes[:, -self._batch * n :]
-        K = () if self._bound.single else (self._bound.K,)
-        return torch.from_numpy(part.reshape(*K, self._batch, n))
-
-    def _first(self) -> tuple[DensePoint, Tensor]:
-        errors = self._matrix(self._kept[0], self._bound.cut[0], 0)
-        return DensePoint.known(self._bound.first, self._a), errors
-
-    def ascend_first(self, rate: float | Tensor) -> None:
-        """Let the weights of the first stage learn: many, so by PyTorch."""
-        point, errors = self._first()
-        W = point.stage.W
-        if torch.is_tensor(rate):
-            point.ascend_weight(W, per_copy(rate) * errors, 1.0)
-        else:
-            point.ascend_weight(W, errors, rate)
 
     def fill(self) -> None:
         """Add to ``.grad`` of every parameter what was found without a rate."""
-        bound = self._bound
-        point, errors = self._first()
-        for parameter, gradient in point.gradients(errors * (-1 / self._batch)):
-            accumulate(parameter, gradient)
-        for parameter, gradient in zip(bound.parameters, bound.cut_up(self._learning), strict=True):
+        bound, (first, bias2, flat) = self._bound, self._gradients
+        for parameter, gradient in zip(bound.parts[0][:2], (first, bias2), strict=True):
+            if parameter is not None:
+                accumulate(parameter, gradient.view(parameter.shape))
+        for parameter, gradient in zip(bound.behind, bound.cut_up(flat), strict=True):
             accumulate(parameter, gradient)
 
 
@@ -238,12 +213,15 @@ def known(network: Network | Chain, owner: object) -> Bound | None:
     if found is None or found[0] is not owner:
         return None
     bound = found[1]
-    if (network.copies or 1) != bound.K or not all(held.get(n) is v for held, n, v in bound.held):
+    if (network.copies or 1) != bound.K:
         return None
-    for parameter, place in zip(bound.parameters, bound.places, strict=True):
-        if parameter.data_ptr() != place:
+    for held, name, value in bound.held:
+        if held.get(name) is not value:
             return None
-    return bound if all(p.requires_grad for p in bound.learning) else None
+    for parameter, place in zip(bound.parameters, bound.places, strict=True):
+        if parameter.data_ptr() != place or not parameter.requires_grad:
+            return None
+    return bound
 
 
 def bind(
@@ -294,5 +272,6 @@ def _fits(network: Network, parts: list[Parts], energy: OutputEnergy) -> bool:
         and all(part.norm is None for part in parts)
         and all(p.requires_grad for p in network.parameters())  # the kernel lets all learn
         and len({id(part.weight) for part in parts}) == len(parts)  # no weights that are tied
+        and weight.is_contiguous()
         and sum(part.weight.numel() for part in parts[1:]) <= LARGEST * (network.copies or 1)
     )

@@ -121,10 +121,10 @@ def _weight(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
 
 @_compiled
 def _bias(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
-    """Its ``b``, behind ``W``."""
+    """Its ``b``, behind ``W``; empty without biases."""
     n, m = _sizes(layout, h)
     start = layout.weights[h] + n * m
-    return weights[start : start + m]
+    return weights[start : start + m * layout.bias]
 
 
 @_compiled
@@ -228,11 +228,12 @@ def present(
     steps: np.ndarray,
     gamma: np.ndarray,
     reading: np.ndarray,
-    u2: np.ndarray,
+    a: np.ndarray,
     y: np.ndarray,
-    flat: np.ndarray,
-    learning: np.ndarray,
+    first: np.ndarray,
     bias2: np.ndarray,
+    flat: np.ndarray,
+    learning: tuple[np.ndarray, np.ndarray, np.ndarray],
     scatter: np.ndarray,
     errors: np.ndarray,
     activity: np.ndarray,
@@ -251,11 +252,12 @@ def present(
         steps: of each network's :class:`Plan`.
         gamma: of each plan.
         reading: of each plan.
-        u2: the prediction of the first hidden layer, ``(K, B, n)``.
+        a: what the first stage multiplies, ``(K, B, n_in)``, or ``(1, B, n_in)`` for all.
         y: targets, ``(K, B, n_out)``.
-        flat: parameters of all stages but the first, ``(K, P)``.
-        learning: what is added to: ``flat`` itself, or gradients, ``(K, P)``.
-        bias2: the biases of the first, ``(K, n)``, that learn as well; or empty.
+        first: ``W`` of the first stage, ``(K, n, n_in)``.
+        bias2: its ``b``, ``(K, n)``, or empty.
+        flat: parameters of all other stages, ``(K, P)``.
+        learning: what is added to: the last three themselves, or gradients of their shapes.
         scatter: where nodes start beside the forward pass, ``(K, B N)``, or empty.
         errors: filled with ε of layers 2 … L, ``(K, B N)``.
         activity: filled with ``σ(x)`` of hidden layers at the same time, and the prediction at
@@ -271,14 +273,10 @@ def present(
     """
     layout = Layout(units, starts, bias, sigma, output)
     plan = Plan(steps, gamma, reading)
-    _settle(layout, plan, u2, y, flat, scatter, errors, activity, report)
+    _settle(layout, plan, a, y, first, bias2, flat, scatter, errors, activity, report)
     if not _sound(errors, report, guard):
         return False
-    _learn(layout, learning, errors, activity, rates)
-    for k in range(len(bias2)):
-        first = _layer(layout, errors[k], 0)
-        for s in range(len(first)):
-            bias2[k] += rates[k] * first[s]
+    _learn(layout, a, errors, activity, rates, learning)
     return True
 
 
@@ -297,8 +295,10 @@ def _sound(errors: np.ndarray, report: np.ndarray, guard: int) -> bool:
 def _settle(
     layout: Layout,
     plan: Plan,
-    u2: np.ndarray,
+    a: np.ndarray,
     y: np.ndarray,
+    first: np.ndarray,
+    bias2: np.ndarray,
     weights: np.ndarray,
     scatter: np.ndarray,
     errors: np.ndarray,
@@ -311,7 +311,10 @@ def _settle(
     rows = np.empty((6, errors.shape[1]), weights.dtype)
     node = Nodes(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
     for k in range(len(errors)):
-        _layer(layout, node.x0, 0)[:] = u2[k]
+        u2 = _layer(layout, node.x0, 0)
+        np.dot(a[min(k, len(a) - 1)], first[k].T, u2)
+        if layout.bias:
+            _add(u2, bias2[k])
         loss, energy = _forward(layout, weights[k], y[k], node), 0.0
         _part(layout, activity[k], H, H + 1)[:] = _part(layout, node.x0, H, H + 1)
         if plan.reading[k] == 2:
@@ -326,6 +329,12 @@ def _settle(
 
 
 @_compiled
+def _add(rows: np.ndarray, b: np.ndarray) -> None:
+    for s in range(len(rows)):
+        rows[s] += b
+
+
+@_compiled
 def _forward(layout: Layout, weights: np.ndarray, y: np.ndarray, node: Nodes) -> float:
     """The forward pass from layer 2 on; the output's error at its place, zero elsewhere."""
     H = len(layout.units) - 2
@@ -334,9 +343,7 @@ def _forward(layout: Layout, weights: np.ndarray, y: np.ndarray, node: Nodes) ->
         above = _layer(layout, node.x0, h + 1)
         np.dot(_layer(layout, node.a0, h), _weight(layout, weights, h).T, above)
         if layout.bias:
-            b = _bias(layout, weights, h)
-            for s in range(len(above)):
-                above[s] += b
+            _add(above, _bias(layout, weights, h))
     node.e[:] = 0
     return _output(layout.output, _layer(layout, node.x0, H), y, _layer(layout, node.e, H))
 
@@ -432,15 +439,26 @@ def _errors(layout: Layout, weights: np.ndarray, front: int, y: np.ndarray, node
 
 @_compiled
 def _learn(
-    layout: Layout, weights: np.ndarray, errors: np.ndarray, activity: np.ndarray, rates: np.ndarray
+    layout: Layout,
+    a: np.ndarray,
+    errors: np.ndarray,
+    activity: np.ndarray,
+    rates: np.ndarray,
+    learning: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    """Eq. 43 for all stages but the first, in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
+    """Eq. 43 for all stages, in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
+    first, bias2, flat = learning
     for k in range(len(errors)):
+        _ascend(first[k], bias2[k], rates[k], _layer(layout, errors[k], 0), a[min(k, len(a) - 1)])
         for h in range(len(layout.units) - 2):
-            error, rate = _layer(layout, errors[k], h + 1), rates[k]
-            W = _weight(layout, weights[k], h)
-            W += rate * np.dot(error.T, _layer(layout, activity[k], h))
-            if layout.bias:
-                b = _bias(layout, weights[k], h)
-                for s in range(len(error)):
-                    b += rate * error[s]
+            W, b = _weight(layout, flat[k], h), _bias(layout, flat[k], h)
+            _ascend(
+                W, b, rates[k], _layer(layout, errors[k], h + 1), _layer(layout, activity[k], h)
+            )
+
+
+@_compiled
+def _ascend(W: np.ndarray, b: np.ndarray, rate: float, error: np.ndarray, a: np.ndarray) -> None:
+    W += rate * np.dot(error.T, a)
+    for s in range(len(error) if len(b) else 0):
+        b += rate * error[s]

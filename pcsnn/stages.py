@@ -106,13 +106,6 @@ class DensePoint:
         self.a = stage.sigma(x)
         self._u: Tensor | None = None
 
-    @classmethod
-    def known(cls, stage: Dense, a: Tensor) -> DensePoint:
-        """A point whose activity has been computed elsewhere; it can learn, and no more."""
-        point = cls.__new__(cls)
-        point.stage, point.x, point.a, point._u = stage, a, a, None
-        return point
-
     @property
     def u(self) -> Tensor:
         """``W a + b``."""

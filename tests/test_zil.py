@@ -195,6 +195,18 @@ def test_a_frozen_stage_does_not_learn(k, later):
         assert unchanged == [i // 2 == k for i in range(6)]
 
 
+def test_batches_may_lie_anywhere_and_belong_to_a_graph():
+    wide, y = torch.rand(5, 16), torch.rand(3, 5).mT
+    x = wide[:, ::2].requires_grad_()
+    gradients = []
+    for inputs, targets in ((x, y), (x.detach().clone(), y.clone())):
+        network = pcsnn.mlp([8, 6, 6, 3], "sigmoid", seed=1)
+        for _ in range(2):  # the second time the network is known already
+            pcsnn.ZIL()(network, inputs, targets)
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(map(torch.equal, *gradients))
+
+
 def test_the_timetable():
     network = pcsnn.mlp([4, 6, 5, 3], "tanh", dtype=torch.float64)
     x, y = torch.ones(2, 4, dtype=torch.float64), torch.tensor([0, 2])
