@@ -7,6 +7,7 @@ things up takes longer than computing with them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -145,7 +146,9 @@ class Bound:
         a, B = self.sigma(x).detach().contiguous(), y.shape[-2]
         flat = self.flat if self.single else self._flatten()
         weights = self._weights if self.single else self._arrays(flat)
-        gradients = [] if rate is not None else [torch.zeros_like(w) for w in (*self.first, flat)]
+        gradients = []
+        if rate is None or not all([p.requires_grad for p in self.parameters]):
+            gradients = [torch.zeros_like(w) for w in (*self.first, flat)]
         learning = tuple([g.numpy() for g in gradients]) or weights
         kept = np.empty((2, self.K, B * self.size), self.kind)
         report = np.empty((self.K, 3), self.kind)
@@ -157,10 +160,22 @@ class Bound:
         )  # fmt: skip
         if not sound:
             return None
-        if rate is not None and not self.single:
+        if rate is not None and gradients:  # of stages some of which do not learn
+            for parameter, change in self.pairs(gradients):
+                if parameter.requires_grad:
+                    parameter.add_(change)
+        elif rate is not None and not self.single:
             for parameter, learnt in zip(self.behind, self.cut_up(flat), strict=True):
                 parameter.copy_(learnt)
         return Settled(self, kept[1, :, -B * self.cut[-1] :], report, gradients)
+
+    def pairs(self, found: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each parameter with its own of what was found for all."""
+        first, bias2, flat = found
+        for parameter, own in zip(self.parts[0][:2], (first, bias2), strict=True):
+            if parameter is not None:
+                yield parameter, own.view(parameter.shape)
+        yield from zip(self.behind, self.cut_up(flat), strict=True)
 
     def _arrays(self, flat: Tensor) -> tuple[np.ndarray, ...]:
         return tuple([w.numpy() for w in (*self.first, flat)])
@@ -196,11 +211,7 @@ class Settled:
 
     def fill(self) -> None:
         """Add to ``.grad`` of every parameter what was found without a rate."""
-        bound, (first, bias2, flat) = self._bound, self._gradients
-        for parameter, gradient in zip(bound.parts[0][:2], (first, bias2), strict=True):
-            if parameter is not None:
-                accumulate(parameter, gradient.view(parameter.shape))
-        for parameter, gradient in zip(bound.behind, bound.cut_up(flat), strict=True):
+        for parameter, gradient in self._bound.pairs(self._gradients):
             accumulate(parameter, gradient)
 
 
@@ -219,7 +230,7 @@ def known(network: Network | Chain, owner: object) -> Bound | None:
         if held.get(name) is not value:
             return None
     for parameter, place in zip(bound.parameters, bound.places, strict=True):
-        if parameter.data_ptr() != place or not parameter.requires_grad:
+        if parameter.data_ptr() != place:
             return None
     return bound
 
@@ -270,7 +281,6 @@ def _fits(network: Network, parts: list[Parts], energy: OutputEnergy) -> bool:
         and len(hidden) == 1
         and hidden <= set(kernels.ACTIVATIONS)
         and all(part.norm is None for part in parts)
-        and all(p.requires_grad for p in network.parameters())  # the kernel lets all learn
         and len({id(part.weight) for part in parts}) == len(parts)  # no weights that are tied
         and weight.is_contiguous()
         and sum(part.weight.numel() for part in parts[1:]) <= LARGEST * (network.copies or 1)

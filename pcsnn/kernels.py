@@ -57,14 +57,18 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
     # Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
     fast = {"contract", "reassoc", "nsz", "arcp"}
-    return numba.njit(cache=True, nogil=True, boundscheck=False, fastmath=fast)(function)
+    return numba.njit(
+        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=fast
+    )(function)
 
 
 def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
     if numba is None:  # pragma: no cover
         return function
     # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
-    return numba.njit(cache=True, nogil=True, boundscheck=False, fastmath={"contract"})(function)
+    return numba.njit(
+        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"contract"}
+    )(function)
 
 
 class Layout(NamedTuple):
