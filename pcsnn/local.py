@@ -206,8 +206,9 @@ class LocalRule:
 
     def _admit(self, network: Network | Chain, x: Tensor, y: Tensor) -> tuple[OutputEnergy, Tensor]:
         energy = OutputEnergy(admit_loss(network, self.loss), network.read_out())
-        if torch.is_tensor(step_size := getattr(self, "step_size", None)):
-            admit_rate("step_size", step_size, network)
+        for name in ("step_size", "steps"):
+            if torch.is_tensor(value := getattr(self, name, None)):
+                admit_rate(name, value, network)
         return energy, admit(network, x, y, energy.loss)
 
     def _refuse(

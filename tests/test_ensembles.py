@@ -299,6 +299,19 @@ def test_batches_and_rates_that_do_not_fit_a_stack():
         IL(step_size=torch.ones(2))(stacked, x, y)
 
 
+def test_steps_have_to_fit_the_networks():
+    networks, (x, y) = several(), batch(True)
+    for steps, message in (
+        ([1, 2], r"steps must be of shape \(3,\) for this network"),
+        ([1, 0, 2], "steps must hold a whole number, 1 or more"),
+        ([1.0, 2.0, 3.0], "steps must hold a whole number, 1 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            IL(steps=torch.tensor(steps))(stack(networks), x, y)
+    with pytest.raises(ValueError, match="steps must be a number for this network"):
+        IL(steps=torch.tensor([1, 2, 3]))(networks[0], x, y)
+
+
 # Training them all
 
 
