@@ -22,7 +22,7 @@ from . import book_site as built
 from .conftest import CHAPTERS, missing
 
 # How many entries no chapter has checked yet. It may only fall: lower it with every check.
-NOT_YET_CHECKED = 46
+NOT_YET_CHECKED = 43
 
 
 # --- texts and twins ---------------------------------------------------------------------------
@@ -30,19 +30,36 @@ NOT_YET_CHECKED = 46
 
 @pytest.mark.parametrize("text", execute.chapters(), ids=lambda text: text.stem)
 def test_twin_in_step_with_its_text(text):
-    assert execute.staleness(text, execute.package_hash()) == "", "run: make execute"
+    assert execute.staleness(text, execute.inputs_hash(text)) == "", "run: make execute"
 
 
-def test_changed_text_or_package_makes_a_twin_stale(tmp_path):
+def test_changed_text_or_inputs_make_a_twin_stale(tmp_path):
     text, twin = tmp_path / "a.md", tmp_path / "a.ipynb"
     text.write_text("before")
     assert execute.staleness(text, "p") == "never executed"
-    executed = {"text": execute.text_hash(text), "package": "p"}
+    executed = {"text": execute.text_hash(text), "inputs": "p"}
     twin.write_text(json.dumps({"metadata": {"executed": executed}}))
     assert execute.staleness(text, "p") == ""
-    assert execute.staleness(text, "q") == "the package has changed"
+    assert execute.staleness(text, "q") == "the package or a record has changed"
     text.write_text("after")
     assert execute.staleness(text, "p") == "the text has changed"
+
+
+def test_a_chapter_reads_the_package_and_the_records_it_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "ROOT", tmp_path)
+    monkeypatch.setattr(execute, "CHAPTERS", tmp_path / "chapters")
+    source = tmp_path / "pcsnn" / "a.py"
+    records = [tmp_path / "chapters" / "results" / f"{name}.json" for name in ("x-laptop", "y")]
+    for path in (source, *records):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("before")
+    text = tmp_path / "chapters" / "a.md"
+    for code, sees in (('load_record("x")', [1, 1, 0]), ('report("y")', [1, 0, 1])):
+        text.write_text(code)
+        for path, seen in zip((source, *records), sees, strict=True):
+            old = execute.inputs_hash(text)
+            path.write_text(path.read_text() + ", after")
+            assert (execute.inputs_hash(text) != old) == bool(seen), path.name
 
 
 @pytest.mark.parametrize("notebook", stored.notebooks(), ids=lambda path: path.stem)

@@ -37,3 +37,24 @@ def test_a_sigmoid_of_no_number_is_none(dtype):
     assert a[0] == 0.5
     assert np.isnan(a[1])
     assert np.allclose(a[2:], [0, 1])
+
+
+SIZES = {"B": st.integers(1, 9), "n": st.integers(1, 40), "m": st.integers(1, 7)}
+
+
+@settings(deadline=None)
+@given(**SIZES, seed=st.integers(0, 2**16))
+def test_products_of_every_size(B, n, m, seed):
+    a, W, error, b = _drawn(seed, (B, n), (m, n), (B, m), (m,))
+    u = np.full((B, m), np.nan)
+    kernels._product(a, W, u)
+    assert np.allclose(u, a @ W.T, rtol=1e-13, atol=1e-13)
+    learnt, bias = W.copy(), b.copy()
+    kernels._ascend(learnt, bias, 0.3, error, a)
+    assert np.allclose(learnt, W + 0.3 * error.T @ a, rtol=1e-13, atol=1e-13)
+    assert np.allclose(bias, b + 0.3 * error.sum(0), rtol=1e-13, atol=1e-13)
+
+
+def _drawn(seed, *shapes):
+    generator = np.random.default_rng(seed)
+    return [generator.standard_normal(shape) for shape in shapes]

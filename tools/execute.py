@@ -4,10 +4,10 @@
     python tools/execute.py --all                run every chapter
     python tools/execute.py --check              say which twins are stale, run nothing
 
-A twin is stale when the text or the package has changed since it was executed; both hashes
-are in its metadata. Running a chapter again gives the same bytes: cell ids are counted, and
-nothing in an output may depend on the time or the machine. An error, or anything written to
-stderr, fails the chapter and leaves its twin as it was.
+A twin is stale when the text, the package or a record that the text names has changed since it
+was executed; the hashes are in its metadata. Running a chapter again gives the same bytes: cell
+ids are counted, and nothing in an output may depend on the time or the machine. An error, or
+anything written to stderr, fails the chapter and leaves its twin as it was.
 """
 
 from __future__ import annotations
@@ -56,18 +56,27 @@ def text_hash(text: Path) -> str:
     return hashlib.sha256(text.read_bytes()).hexdigest()[:16]
 
 
-def package_hash() -> str:
-    """Of the package's sources, and of the records that the chapters load."""
+def inputs_hash(text: Path) -> str:
+    """Of what a chapter reads: the package's sources, and the records that the text names."""
+    code = text.read_text(encoding="utf-8")
+    named = [path for path in sorted((CHAPTERS / "results").glob("*.json")) if _names(code, path)]
     total = hashlib.sha256()
-    kinds = ("*.py", "*.js", "*.css")
-    sources = sorted(path for kind in kinds for path in (ROOT / "pcsnn").rglob(kind))
-    sources += sorted((CHAPTERS / "results").glob("*.json"))
-    for path in sources:
+    for path in [*_sources(), *named]:
         total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
 
 
-def staleness(text: Path, package: str) -> str:
+def _sources() -> list[Path]:
+    kinds = ("*.py", "*.js", "*.css")
+    return sorted(path for kind in kinds for path in (ROOT / "pcsnn").rglob(kind))
+
+
+def _names(code: str, record: Path) -> bool:
+    """Whether a text names a record's file, or the experiment: the file without the scale."""
+    return any(f'"{name}"' in code for name in (record.stem, record.stem.rpartition("-")[0]))
+
+
+def staleness(text: Path, inputs: str) -> str:
     """Why a chapter must be executed again; empty where it need not."""
     twin = text.with_suffix(".ipynb")
     if not twin.exists():
@@ -75,10 +84,10 @@ def staleness(text: Path, package: str) -> str:
     stored = json.loads(twin.read_text(encoding="utf-8"))["metadata"].get("executed", {})
     if stored.get("text") != text_hash(text):
         return "the text has changed"
-    return "" if stored.get("package") == package else "the package has changed"
+    return "" if stored.get("inputs") == inputs else "the package or a record has changed"
 
 
-def run(text: Path, package: str) -> str:
+def run(text: Path, inputs: str) -> str:
     """Execute one chapter and write its twin; returns what went wrong, or nothing."""
     os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -86,7 +95,7 @@ def run(text: Path, package: str) -> str:
         notebook = _execute(text)
     except Exception as error:
         return f"{text.name}: {error}"
-    executed = {"text": text_hash(text), "package": package}
+    executed = {"text": text_hash(text), "inputs": inputs}
     notebook["metadata"] = {
         "executed": executed,
         "kernelspec": notebook["metadata"]["kernelspec"],
@@ -167,17 +176,19 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say which twins are stale")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    package = package_hash()
-    stale = {text: staleness(text, package) for text in chapters()}
+    stale = {text: staleness(text, inputs_hash(text)) for text in chapters()}
     if options.check:
         found = [f"{text.name}: {why}" for text, why in stale.items() if why]
-        print("\n".join(found) or "every twin is in step with its text and with the package")
+        print(
+            "\n".join(found) or "every twin is in step with its text, the package and the records"
+        )
         return bool(found)
     todo = [path.resolve() for path in options.chapters]
     todo = todo or [text for text, why in stale.items() if why or options.all]
     with ProcessPoolExecutor(options.jobs) as pool:
         faults = []
-        for text, fault in zip(todo, pool.map(run, todo, [package] * len(todo)), strict=True):
+        inputs = [inputs_hash(text) for text in todo]  # before any of them runs
+        for text, fault in zip(todo, pool.map(run, todo, inputs), strict=True):
             print(fault or f"{text.name}: executed", flush=True)
             faults += [fault] if fault else []
     if not todo:
