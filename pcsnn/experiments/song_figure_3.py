@@ -216,12 +216,16 @@ class _Run:
     def one_epoch(self, training: data.Dataset, test: data.Dataset) -> None:
         """Every variant sees every image once, in the same order; then it is tested."""
         start = time.perf_counter()
-        batch_size = self.configuration.batch_size
-        rules = [group.rule for group in self.groups]
-        for x, labels in data.batches(training, batch_size, generator=self.order):
-            y = data.one_hot(labels, len(training.classes), x.dtype)
-            rate = self.configuration.learning_rate * len(x)  # rules take the mean of a batch
-            for group, rule in zip(self.groups, rules, strict=True):
+        batches = [
+            (x, data.one_hot(labels, len(training.classes), x.dtype))
+            for x, labels in data.batches(
+                training, self.configuration.batch_size, generator=self.order
+            )
+        ]
+        for group in self.groups:  # one after the other, so that its weights stay in the caches
+            rule = group.rule
+            for x, y in batches:
+                rate = self.configuration.learning_rate * len(x)  # rules take the mean of a batch
                 rule.step(group.network, x, y, rate)
         for group in self.groups:
             self._test(group, test)
