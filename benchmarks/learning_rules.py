@@ -57,6 +57,7 @@ TASKS = [  # and whether the other libraries take part
 STACKED = [("BP", "SGD"), ("Z-IL", "SGD"), ("Z-IL", "fused"), ("IL", "SGD"), ("IL", "fused")]
 LIBRARIES = ("jax", "pcx", "fabricpc", "ngclearn", "pclib")
 BLOCK = 0.05  # seconds of updates between two looks at the clock
+WARM_UP = 3  # updates before, and to find how many they are
 COPIES = 64  # networks as one
 Row = dict[str, str | float | None]
 Rule = Any  # pcsnn.LearningRule, and the step that some have built in
@@ -207,7 +208,9 @@ def interleaved(found: list[Contender], rounds: int) -> list[float]:
         c.wait(last)
         return (time.perf_counter() - start) / count
 
-    counts = [max(1, math.ceil(BLOCK / block(c, 1))) for c in found]
+    for c in found:
+        block(c, WARM_UP)  # the first updates take longer, and would make all blocks short
+    counts = [max(1, math.ceil(BLOCK / block(c, WARM_UP))) for c in found]
     times: list[list[float]] = [[] for _ in found]
     for turn in range(rounds):
         for i in range(len(found)):
