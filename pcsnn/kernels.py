@@ -491,17 +491,23 @@ def _learn(
 
 @_compiled
 def _ascend(W: np.ndarray, b: np.ndarray, rate: float, error: np.ndarray, a: np.ndarray) -> None:
-    """Four samples at a time, so that ``W`` is not read and written for each of them."""
+    """Four samples at a time. What a row learns from all is summed before it is added: where
+    weights are large beside it, each addition rounds away some of it.
+    """
     rate, B = W.dtype.type(rate), len(a) // 4 * 4
+    total = np.empty(W.shape[1], W.dtype)
     for i in range(len(W)):
-        row = W[i]
+        total[:] = 0
         for s in range(0, B, 4):
             a0, a1, a2, a3 = a[s], a[s + 1], a[s + 2], a[s + 3]
-            e0, e1 = rate * error[s, i], rate * error[s + 1, i]
-            e2, e3 = rate * error[s + 2, i], rate * error[s + 3, i]
-            for j in range(len(row)):
-                row[j] += e0 * a0[j] + e1 * a1[j] + e2 * a2[j] + e3 * a3[j]
+            e0, e1, e2, e3 = error[s, i], error[s + 1, i], error[s + 2, i], error[s + 3, i]
+            for j in range(len(total)):
+                total[j] += e0 * a0[j] + e1 * a1[j] + e2 * a2[j] + e3 * a3[j]
         for s in range(B, len(a)):
-            row += rate * error[s, i] * a[s]
-    for s in range(len(error) if len(b) else 0):
-        b += rate * error[s]
+            total += error[s, i] * a[s]
+        W[i] += rate * total
+    if len(b):
+        total = np.zeros(len(b), b.dtype)
+        for s in range(len(error)):
+            total += error[s]
+        b += rate * total

@@ -58,3 +58,12 @@ def test_products_of_every_size(B, n, m, seed):
 def _drawn(seed, *shapes):
     generator = np.random.default_rng(seed)
     return [generator.standard_normal(shape) for shape in shapes]
+
+
+def test_what_is_learnt_is_summed_before_it_is_rounded():
+    a, error = np.ones((2, 8, 3), np.float32)
+    W, b = np.ones((3, 3), np.float32), np.ones(3, np.float32)
+    tiny = np.spacing(np.float32(1)) / 16  # too small for one sample, not for eight
+    kernels._ascend(W, b, tiny * 1.5, error, a)
+    assert (W > 1).all()
+    assert (b > 1).all()
