@@ -12,18 +12,25 @@ and both fit any training loop::
         optimiser.step()
 """
 
+from pcsnn import deprecated
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
-from pcsnn.inference import infer
-from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
-from pcsnn.networks import Network, initialise, mlp
+from pcsnn.initialisation import initialise
+from pcsnn.networks import Network, mlp
 from pcsnn.perturbation import WeightPerturbation
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
+from pcsnn.predictive.inference import infer
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training import evaluate, train
-from pcsnn.zil import ZIL, FaZIL
 
 __version__ = "0.1.0"
+
+deprecated.install()
+__getattr__ = deprecated.moved(__name__, {})
 
 __all__ = [
     "ZIL",

@@ -1,4 +1,4 @@
-"""The feed-forward network, a chain of stages (thesis 2.4), and its initialisation (2.4.1).
+"""The feed-forward network, a chain of stages (thesis 2.4).
 
 Layers are counted as the thesis counts them: ``l = 1`` is the input, ``l = L`` the output,
 and layer ``l`` computes ``z = W a + b`` from the activity ``a`` of layer ``l − 1`` and then
@@ -18,15 +18,15 @@ Both readings are the same function of the same parameters.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pcsnn import validate
+from pcsnn import deprecated, validate
 from pcsnn.activations import Activation, activation
+from pcsnn.initialisation import initialise
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -203,7 +203,7 @@ def mlp(
             only where there is a hidden layer.
         batch_norm: whether hidden layers normalise between linear map and activation (2.6).
         bias: whether the linear maps have biases, which start at zero.
-        init: how weights are drawn, one of :data:`INITIALISATIONS`.
+        init: how weights are drawn, one of :data:`pcsnn.initialisation.INITIALISATIONS`.
         init_scale: a factor on all weights drawn.
         seed: a seed, or a generator on the CPU. The same seed gives the same network on
             every device.
@@ -233,69 +233,7 @@ def mlp(
 
 _activation = activation  # the name is an argument of mlp
 
-# The standard deviation of a weight, from the units it comes from and those it goes to.
-_STANDARD_DEVIATION: dict[str, Callable[[int, int], float]] = {
-    "he": lambda n_in, n_out: math.sqrt(2 / n_in),
-    "glorot": lambda n_in, n_out: math.sqrt(2 / (n_in + n_out)),
-    "lecun": lambda n_in, n_out: math.sqrt(1 / n_in),
-    "normal": lambda n_in, n_out: 1.0,
-}
-_UNIFORM = {f"{name}-uniform": name for name in ("he", "glorot", "lecun")}
-INITIALISATIONS = (*_STANDARD_DEVIATION, *_UNIFORM, "orthogonal", "zeros")
 
-
-@torch.no_grad()
-def initialise(
-    network: Network, init: str = "he", *, scale: float = 1.0, seed: int | torch.Generator = 0
-) -> None:
-    """Draw all weights anew, and set biases and batch norms as they start (thesis 2.4.1).
-
-    ``"he"`` draws from N(0, 2/n) where ``n`` is the number of a layer's *inputs*: the
-    reading under which the second moment of the pre-activations stays the same from one
-    ReLU layer to the next. ``"glorot"`` has variance 2/(n_in + n_out), ``"lecun"`` 1/n_in,
-    ``"normal"`` 1; the ``-uniform`` forms have the same variances.
-
-    Args:
-        network: changed in place.
-        init: one of :data:`INITIALISATIONS`.
-        scale: a factor on all weights drawn.
-        seed: a seed, or a generator on the CPU. Numbers are drawn in float64 on the CPU and
-            then rounded, so that one seed means one network.
-    """
-    validate.one_of("init", init, INITIALISATIONS)
-    scale = validate.positive("scale", scale)
-    generator = as_generator(seed)
-    for layer in network.layers:
-        weight = layer.linear.weight
-        weight.copy_(scale * _draw(init, weight.shape[1], weight.shape[0], generator))
-        if layer.linear.bias is not None:
-            layer.linear.bias.zero_()
-        if layer.norm is not None:
-            layer.norm.reset_parameters()
-
-
-def _draw(init: str, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    if init == "zeros":
-        return torch.zeros(n_out, n_in, dtype=torch.float64)
-    if init in _UNIFORM:
-        bound = math.sqrt(3) * _STANDARD_DEVIATION[_UNIFORM[init]](n_in, n_out)
-        draw = torch.rand(n_out, n_in, dtype=torch.float64, generator=generator)
-        return bound * (2 * draw - 1)
-    if init == "orthogonal":
-        empty = torch.empty(n_out, n_in, dtype=torch.float64)
-        return nn.init.orthogonal_(empty, generator=generator)
-    draw = torch.randn(n_out, n_in, dtype=torch.float64, generator=generator)
-    return _STANDARD_DEVIATION[init](n_in, n_out) * draw
-
-
-def as_generator(seed: int | torch.Generator) -> torch.Generator:
-    """A generator on the CPU from a seed; a generator is passed through.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if isinstance(seed, torch.Generator):
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number or a torch.Generator, not {seed!r}")
-    return torch.Generator().manual_seed(seed)
+__getattr__ = deprecated.moved(
+    __name__, {"as_generator": "pcsnn.randomness", "INITIALISATIONS": "pcsnn.initialisation"}
+)

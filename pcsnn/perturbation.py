@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
-from pcsnn.networks import Network, as_generator
+from pcsnn.networks import Network
+from pcsnn.randomness import as_generator
 from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
 
 SCHEMES = ("central", "forward")

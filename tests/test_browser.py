@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from pcsnn import ZIL, Backprop, FaZIL, InferenceLearning, explorers, mlp
-from pcsnn.inference import infer, perturbed
+from pcsnn.predictive.inference import infer, perturbed
 from pcsnn.spiking.lif import LIF, integrate, spike_times
 from pcsnn.spiking.rates import rate, smoothed_rate
 

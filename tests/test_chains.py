@@ -92,7 +92,7 @@ def free_energy(network, x, values, y):
 def test_inference_and_its_energies_are_autograds():
     network, (x, labels) = convolutional(), images()
     y = torch.eye(5, dtype=torch.float64)[labels]
-    values = pcsnn.inference.perturbed(network, x, 0.3, seed=2)
+    values = pcsnn.predictive.inference.perturbed(network, x, 0.3, seed=2)
     first, second = pcsnn.infer(network, x, y, steps=1, step_size=0.5, values=values)
     free = [v.clone().requires_grad_() for v in values]
     F = free_energy(network, x, free, y)

@@ -15,9 +15,10 @@ from torch import nn
 import pcsnn
 from pcsnn import data
 from pcsnn.data import Dataset
-from pcsnn.ensembles import stack, train_many, unstack
-from pcsnn.feedback import Feedback
+from pcsnn.ensembles import stack, unstack
+from pcsnn.predictive.feedback import Feedback
 from pcsnn.rules import Report
+from pcsnn.training.many import train_many
 from tests.strategies import DEVICES, relative_error
 
 K = 3

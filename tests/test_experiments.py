@@ -25,14 +25,12 @@ from pcsnn.experiments import (
     learning_rules,
     load_record,
     mnist_facts,
-    provenance,
-    record,
-    runner,
     weight_transport,
 )
 from pcsnn.experiments.__main__ import app
-from pcsnn.experiments.common import datasets
-from pcsnn.experiments.table import table
+from pcsnn.experiments.machinery import provenance, record, runner
+from pcsnn.experiments.machinery.common import datasets
+from pcsnn.experiments.machinery.table import table
 from tests.strategies import DEVICES
 
 BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"

@@ -9,9 +9,11 @@ from torch import nn
 import pcsnn
 from pcsnn import data
 from pcsnn.ensembles import stack
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment, angle
-from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
-from pcsnn.zil import ZIL, FaZIL
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback, angle
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.zil import ZIL, FaZIL
 from tests.strategies import DEVICES
 
 SIZES = (5, 7, 6, 3)

@@ -11,7 +11,9 @@ from torch import nn
 
 import pcsnn
 from pcsnn.activations import ACTIVATIONS, activation
-from pcsnn.networks import INITIALISATIONS, Layer, Network, as_generator
+from pcsnn.initialisation import INITIALISATIONS
+from pcsnn.networks import Layer, Network
+from pcsnn.randomness import as_generator
 from tests.strategies import DEVICES, problems, relative_error
 
 

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from pcsnn import checkpoints
-from pcsnn.experiments.base import Context
+from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.song_figure_3 import (
     EXPERIMENT,
     SongConfiguration,
@@ -17,6 +16,7 @@ from pcsnn.experiments.song_figure_3 import (
     groups_of,
 )
 from pcsnn.networks import mlp
+from pcsnn.training import checkpoints
 
 SMOKE = EXPERIMENT.configurations["smoke"]
 

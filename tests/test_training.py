@@ -8,11 +8,11 @@ from torch import nn
 
 import pcsnn
 from pcsnn import data
-from pcsnn.checkpoints import CheckpointError
 from pcsnn.data import Dataset
-from pcsnn.evaluation import evaluate
 from pcsnn.rules import DivergenceError, Report
 from pcsnn.training import History, train
+from pcsnn.training.checkpoints import CheckpointError
+from pcsnn.training.evaluation import evaluate
 from tests.strategies import DEVICES
 
 

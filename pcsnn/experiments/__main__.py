@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from pcsnn.experiments import EXPERIMENTS, ExperimentError, find, load_record
-from pcsnn.experiments.runner import run as run_experiment
-from pcsnn.experiments.table import table
+from pcsnn.experiments.machinery.runner import run as run_experiment
+from pcsnn.experiments.machinery.table import table
 
 app = typer.Typer(
     help="Recorded experiments: what they are, run them, show their records.",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pcsnn.data import Dataset
-from pcsnn.feedback import angle
 from pcsnn.networks import Network
+from pcsnn.predictive.feedback import angle
 from pcsnn.rules import DivergenceError, LearningRule, Report
 
 

@@ -21,18 +21,19 @@ import torch
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pcsnn import checkpoints, data
+from pcsnn import data
 from pcsnn.activations import activation
 from pcsnn.backprop import Backprop
-from pcsnn.compiled import Bound
 from pcsnn.ensembles import stack
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums
-from pcsnn.inference import Episode
-from pcsnn.inference_learning import InferenceLearning
-from pcsnn.local import LocalRule, Moment
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums
 from pcsnn.networks import Network, mlp
-from pcsnn.zil import ZIL
+from pcsnn.predictive.compiled import Bound
+from pcsnn.predictive.inference import Episode
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.local import LocalRule, Moment
+from pcsnn.predictive.zil import ZIL
+from pcsnn.training import checkpoints
 
 
 class SongConfiguration(Configuration):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pcsnn import validate
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
 from pcsnn.spiking.events import Events, count_train, offsets_of
 from pcsnn.spiking.kernels import AVAILABLE, _compiled
 

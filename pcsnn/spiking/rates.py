@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from pcsnn import validate
 from pcsnn.activations import Activation
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
 from pcsnn.spiking.lif import LIF
 
 _NEURON = LIF()

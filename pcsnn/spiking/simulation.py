@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pcsnn import validate
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
 from pcsnn.spiking.conversion import SpikingNetwork

@@ -3,8 +3,8 @@
 In a network of 32 units a step of inference is a few thousand multiplications a sample, and
 calling PyTorch for each product takes longer than the product. Here one network after the other
 settles with its whole batch, so that everything it needs stays in the nearest caches. The
-equations are those of :class:`pcsnn.inference.Episode`, deviations included, for its
-:class:`~pcsnn.stages.Dense` stages; for K networks as one, each with its own settings.
+equations are those of :class:`pcsnn.predictive.inference.Episode`, deviations included, for its
+:class:`~pcsnn.predictive.stages.Dense` stages; for K networks as one, each with its own settings.
 
 Wherever something is kept for each unit, layers lie one behind the other, in each layer the rows
 of all samples: a layer is a matrix ``(B, n)``, and what is done to all hidden layers alike is one

@@ -26,9 +26,10 @@ from pcsnn import validate
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy, gaussian_energy
 from pcsnn.likelihood import Loss
-from pcsnn.networks import Network, as_generator
+from pcsnn.networks import Network
+from pcsnn.predictive.stages import Point, stages_of
+from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, admit, admit_input, admit_loss, explain_non_finite
-from pcsnn.stages import Point, stages_of
 
 Error = Tensor | None  # None: exactly zero, because nothing has reached this node
 

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from pcsnn.data.files import user_cache, write_atomically
-from pcsnn.experiments.base import Configuration, Experiment, ExperimentError, Setting
+from pcsnn.experiments.machinery.base import Configuration, Experiment, ExperimentError, Setting
 
 
 class _Strict(BaseModel):
@@ -223,7 +223,7 @@ def _strings(value: JsonValue) -> Iterator[str]:
 
 def _book_results() -> Path | None:
     """``chapters/results`` of the book around the working folder, or around the package."""
-    here, package = Path.cwd(), Path(__file__).resolve().parents[2]
+    here, package = Path.cwd(), Path(__file__).resolve().parents[3]
     for folder in (here, *here.parents, package):
         results = folder / "chapters" / "results"
         if results.is_dir():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from pcsnn.experiments.record import Provenance
+from pcsnn.experiments.machinery.record import Provenance
 
 
 def provenance(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from pydantic import JsonValue
 
-from pcsnn.experiments.record import Record, RunRecord
+from pcsnn.experiments.machinery.record import Record, RunRecord
 
 
 def table(record: Record) -> str:

@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from pcsnn import compiled, kernels, validate
+from pcsnn import validate
 from pcsnn.backprop import all_finite
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
-from pcsnn.inference import Episode, State, refuse_divergence
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
+from pcsnn.predictive import compiled, kernels
+from pcsnn.predictive.inference import Episode, State, refuse_divergence
+from pcsnn.predictive.stages import DensePoint, Point, per_copy
 from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
-from pcsnn.stages import DensePoint, Point, per_copy
 
 if TYPE_CHECKING:
-    from pcsnn.feedback import Feedback
+    from pcsnn.predictive.feedback import Feedback
 
 ON_DIVERGENCE = ("raise", "allow")
 

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcsnn import checkpoints, validate
-from pcsnn.checkpoints import CheckpointError
+from pcsnn import validate
 from pcsnn.data import Dataset, batches
-from pcsnn.evaluation import ACCURACY, Metric, accuracy, check_fit, evaluate
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.rules import DivergenceError, LearningRule
+from pcsnn.training import checkpoints
+from pcsnn.training.checkpoints import CheckpointError
+from pcsnn.training.evaluation import ACCURACY, Metric, accuracy, check_fit, evaluate
 
 __all__ = ["ACCURACY", "CheckpointError", "History", "accuracy", "evaluate", "train"]
 

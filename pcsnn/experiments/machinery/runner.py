@@ -18,9 +18,21 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from pcsnn.data.files import user_cache, write_atomically
-from pcsnn.experiments.base import Configuration, Context, Experiment, ExperimentError, Setting
-from pcsnn.experiments.provenance import provenance
-from pcsnn.experiments.record import Record, RunRecord, default_folder, to_json, write_record
+from pcsnn.experiments.machinery.base import (
+    Configuration,
+    Context,
+    Experiment,
+    ExperimentError,
+    Setting,
+)
+from pcsnn.experiments.machinery.provenance import provenance
+from pcsnn.experiments.machinery.record import (
+    Record,
+    RunRecord,
+    default_folder,
+    to_json,
+    write_record,
+)
 
 
 def run(

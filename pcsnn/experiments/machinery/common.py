@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import data
-from pcsnn.experiments.base import Context, Setting
+from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.rules import LearningRule
 from pcsnn.training import History, train
 

@@ -1,8 +1,8 @@
 """Small networks through the compiled kernel: the same rules, the same numbers, sooner.
 
-A :class:`Bound` lays the parameters of one network out for :mod:`pcsnn.kernels` and keeps all
-that does not change from one batch to the next, because for a network of 32 units looking
-things up takes longer than computing with them.
+A :class:`Bound` lays the parameters of one network out for :mod:`pcsnn.predictive.kernels` and
+keeps all that does not change from one batch to the next, because for a network of 32 units
+looking things up takes longer than computing with them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcsnn import kernels
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
-from pcsnn.kernels import AT_END, AT_FRONT, AT_OWN_TIME
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network, Parts
+from pcsnn.predictive import kernels
+from pcsnn.predictive.kernels import AT_END, AT_FRONT, AT_OWN_TIME
+from pcsnn.predictive.stages import dense
 from pcsnn.rules import Report, accumulate
-from pcsnn.stages import dense
 
 __all__ = ["AT_END", "AT_FRONT", "AT_OWN_TIME", "Bound", "Plan", "Settled", "bind", "known"]
 
@@ -50,7 +50,8 @@ class Bound:
         parts: its layers.
         energy: of its output.
         plan: of every episode.
-        guard: what has to be so before anything learns; see :func:`pcsnn.kernels.present`.
+        guard: what has to be so before anything learns; see
+            :func:`pcsnn.predictive.kernels.present`.
     """
 
     def __init__(

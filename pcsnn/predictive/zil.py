@@ -25,13 +25,13 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.chains import Chain
-from pcsnn.compiled import AT_FRONT, AT_OWN_TIME, Plan
-from pcsnn.inference import Episode, Error, State
-from pcsnn.kernels import AWAKE, FINITE
-from pcsnn.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.networks import Network
+from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, Plan
+from pcsnn.predictive.inference import Episode, Error, State
+from pcsnn.predictive.kernels import AWAKE, FINITE
+from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
+from pcsnn.predictive.stages import per_copy
 from pcsnn.rules import Report
-from pcsnn.stages import per_copy
 
 
 @dataclass(frozen=True)
