@@ -18,11 +18,12 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.activations import activation
+from pcsnn.admission import admit, admit_loss
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
-from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.rules import Report, accumulate, explain_non_finite
 
 
 @dataclass

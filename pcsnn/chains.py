@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import Activation, activation
+from pcsnn.nodes import ValueNode
 
 
 class Chain(nn.Module):
@@ -53,14 +54,24 @@ class Chain(nn.Module):
                 raise TypeError(f"stages[{k}] must be a module, not {type(stage).__name__}")
         self.depth = len(stages)
         self.chain = nn.ModuleList(stages)
+        self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
+            ValueNode() for _ in stages[1:]
+        )
         self.outputs = validate.positive_int("outputs", outputs)
         self.output_activation = activation(read_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``(B, outputs)``: the stages composed, and the read-out."""
-        for stage in self.chain:
+        return self.output_activation(self.last_node(x))
+
+    def last_node(self, x: Tensor) -> Tensor:
+        """What is predicted for the output, before the read-out, by way of the value nodes."""
+        for k, stage in enumerate(self.chain):
             x = stage(x)
-        return self.output_activation(self.admit_output(x))
+            if not isinstance(x, Tensor):
+                raise TypeError(f"stages[{k}] must give a tensor, not a {type(x).__name__}")
+            x = self.nodes[k](x) if k < len(self.nodes) else x
+        return self.admit_output(x)
 
     def admit_output(self, u: Tensor) -> Tensor:
         """Refuse stages that do not end in one row of ``outputs`` units a sample."""

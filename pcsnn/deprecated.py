@@ -23,7 +23,7 @@ _OF_MACHINERY = ("base", "runner", "record", "provenance", "table", "common")
 #: Modules by their old names.
 MODULES = {
     **{f"pcsnn.{name}": f"pcsnn.predictive.{name}" for name in _OF_PREDICTIVE},
-    "pcsnn.stages": "pcsnn.predictive.stages",
+    "pcsnn.stages": "pcsnn.predictive.dense",
     "pcsnn.checkpoints": "pcsnn.training.checkpoints",
     "pcsnn.evaluation": "pcsnn.training.evaluation",
     **{

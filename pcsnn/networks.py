@@ -26,7 +26,9 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 from pcsnn.activations import Activation, activation
+from pcsnn.energies import Energy, as_energy
 from pcsnn.initialisation import initialise
+from pcsnn.nodes import ValueNode
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -62,6 +64,24 @@ class Layer(nn.Module):
         return self.activation(self.pre_activation(a))
 
 
+def plain(part: nn.Module) -> str:
+    """Why a part of a layer does more than its class says; empty where it does not."""
+    if isinstance(part, nn.Linear) and type(part) is not nn.Linear:
+        return f"has a {type(part).__name__} with a forward of its own"
+    if "forward" in part.__dict__:
+        return "has a forward of its own"
+    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
+        return "has hooks"
+    if part._backward_pre_hooks:
+        return "has hooks"
+    for parameter in part._parameters.values():
+        if parameter is None:
+            continue
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return "has hooks on a parameter"
+    return ""
+
+
 class Parts(NamedTuple):
     """What a layer is made of."""
 
@@ -79,6 +99,7 @@ class Network(nn.Module):
         value_nodes: one of :data:`VALUE_NODES`; it changes :meth:`stages`, not the function.
         squash_input: whether the first layer is given ``σ(x)``, as in Song's equation 1,
             rather than ``x``, as in the thesis.
+        energies: of the hidden value nodes: one for all by name, or one for each.
 
     Raises:
         ValueError: where the layers do not fit one another.
@@ -90,6 +111,7 @@ class Network(nn.Module):
         *,
         value_nodes: str = "pre-activation",
         squash_input: bool = False,
+        energies: str | Sequence[str | Energy] = "gaussian",
     ) -> None:
         super().__init__()
         if not layers:
@@ -114,15 +136,38 @@ class Network(nn.Module):
             raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
+        #: Hidden value nodes, first to last.
+        self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
+            ValueNode(energy) for energy in _energies(energies, self.depth - 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
             validate.matrix("x", x, self.sizes[0])
+        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+            return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
         for layer in self.layers:
             a = layer(a)
         return a
+
+    def last_node(self, x: Tensor) -> Tensor:
+        """What is predicted for the output, before the read-out, by way of the value nodes."""
+        a = self.input_activation(x)
+        for layer, node in zip(self.layers, self.nodes, strict=False):
+            if self.value_nodes == "activation":
+                a = node(layer(a))
+            else:
+                a = layer.activation(node(layer.pre_activation(a)))
+        last = self.layers[-1]
+        return last(a) if self.value_nodes == "activation" else last.pre_activation(a)
+
+    @property
+    def energies(self) -> list[Energy]:
+        """Of the hidden value nodes."""
+        held = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
+        return [node.energy for node in held]  # type: ignore[union-attr,misc]
 
     def parts(self) -> list[Parts]:
         """What the layers are made of, looked up once.
@@ -137,6 +182,20 @@ class Network(nn.Module):
             norm = held.get("norm")
             found.append(Parts(linear.weight, linear.bias, norm, held["activation"]))  # type: ignore
         return found
+
+    def not_plain(self) -> str:
+        """Why some layer is not simply ``W a + b`` and an activation; empty where all are.
+
+        Hooks, parametrisations and forwards of one's own are honoured where modules are run,
+        not where their weights are read.
+        """
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks:
+            return "it has hooks"
+        for l, layer in enumerate(self.layers):
+            for part in (layer, layer.linear, layer.activation):
+                if reason := plain(part):
+                    return f"layers[{l}] {reason}"
+        return ""
 
     @property
     def output_activation(self) -> Activation:
@@ -176,6 +235,18 @@ def _affine(layer: Layer) -> list[nn.Module]:
     return [layer.linear] if layer.norm is None else [layer.linear, layer.norm]
 
 
+def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy]:
+    if isinstance(energies, str | Energy):
+        if not isinstance(energies, str) and count > 1:
+            raise ValueError("energies must name one for all nodes, or hold one for each")
+        energies = [energies] * count
+    if len(energies) != count:
+        raise ValueError(
+            f"energies must hold {count}, one for each hidden layer, not {len(energies)}"
+        )
+    return [as_energy(energy) for energy in energies]
+
+
 def mlp(
     sizes: Sequence[int],
     activation: str | Activation = "relu",
@@ -183,6 +254,7 @@ def mlp(
     output: str | Activation = "identity",
     value_nodes: str = "pre-activation",
     squash_input: bool = False,
+    energies: str | Sequence[str | Energy] = "gaussian",
     batch_norm: bool = False,
     bias: bool = True,
     init: str = "he",
@@ -201,6 +273,8 @@ def mlp(
         value_nodes: where a predictive coding network has its value nodes.
         squash_input: whether the input passes through the activation first (Song, eq. 1);
             only where there is a hidden layer.
+        energies: of the hidden value nodes, one for all by name or one for each; see
+            :mod:`pcsnn.energies`.
         batch_norm: whether hidden layers normalise between linear map and activation (2.6).
         bias: whether the linear maps have biases, which start at zero.
         init: how weights are drawn, one of :data:`pcsnn.initialisation.INITIALISATIONS`.
@@ -226,7 +300,7 @@ def mlp(
         # Without PyTorch's own initialisation, which would draw from the global generator.
         linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
         layers.append(Layer(linear, sigma if hidden else read_out, norm))
-    network = Network(layers, value_nodes=value_nodes, squash_input=squash_input)
+    network = Network(layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies)
     initialise(network, init, scale=init_scale, seed=seed)
     return network.to(device)
 

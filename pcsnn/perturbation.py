@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.admission import admit, admit_loss
 from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
-from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.rules import Report, accumulate, explain_non_finite
 
 SCHEMES = ("central", "forward")
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pcsnn.chains import Chain
-from pcsnn.networks import Network
-from pcsnn.predictive.inference import Episode, State
-from pcsnn.predictive.local import LocalRule, Moment, prediction
+from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.local import LocalRule, Moment
+from pcsnn.predictive.looks import Error
 from pcsnn.predictive.zil import ZIL
-from pcsnn.rules import Report
 
 
 @dataclass(frozen=True)
@@ -51,25 +49,28 @@ class DirectFeedbackAlignment(LocalRule):
         if any(w.requires_grad for w in self.feedback.weights):
             raise ValueError("feedback straight from the output cannot learn: leave out learn=True")
 
-    def _matrices(self, network: Network | Chain) -> list[Tensor]:
+    def _matrices(self, network: nn.Module) -> list[Tensor]:
         assert self.feedback is not None
         return self.feedback.matrices(network, direct=True)
 
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        return self._all_at_once(episode), prediction(episode)
+    def at_once(self, episode: Episode) -> Moment | None:
+        """All errors, straight from the output."""
+        return next(self.timetable(episode))
 
-    def _all_at_once(self, episode: Episode) -> list[Moment]:
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Every stage learns at once; the value nodes stay where they are."""
         origin, output = episode.origin, episode.output_error()
-        last = Moment(len(origin) - 1, origin[-1], output)
-        hidden = zip(origin[1:], episode.feedback, strict=True)
-        errors = [point.pull_back(output, B) for point, B in hidden]
-        return [*(Moment(k, origin[k], e) for k, e in enumerate(errors)), last]
+        errors: list[Error] = [None] * (episode.hidden + 1)
+        errors[-1] = output
+        for k, B in enumerate(episode.feedback):
+            for j, handed in origin.back(k + 1, output, B):
+                errors[j] = handed
+        yield Moment.of(0, episode, errors, dict(enumerate(errors)))
 
     def _states(self, episode: Episode) -> Iterator[State]:
-        moments = self._all_at_once(episode)
-        u = [point.u for point in episode.origin]
-        assert episode.y is not None
-        # The value nodes stay where they are, so that only the output costs anything.
-        energies = episode.energies([*([None] * (len(u) - 1)), moments[-1].error])
-        errors, changed = [m.error for m in moments], tuple(m.k for m in moments)
-        yield State(0, [*u[:-1], episode.y], u, errors, energies, 0.0, changed)
+        """The values have not moved, so that only the output costs anything."""
+        for moment in self.timetable(episode):
+            state = episode.state(0, [*([None] * episode.hidden), moment.errors[-1]])
+            errors = [e for e in moment.errors if e is not None]
+            changed = tuple(sorted(moment.learns))
+            yield replace(state, errors=errors, residual=0.0, changed=changed)

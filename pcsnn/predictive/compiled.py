@@ -1,34 +1,47 @@
 """Small networks through the compiled kernel: the same rules, the same numbers, sooner.
 
-A :class:`Bound` lays the parameters of one network out for :mod:`pcsnn.predictive.kernels` and
-keeps all that does not change from one batch to the next, because for a network of 32 units
-looking things up takes longer than computing with them.
+What the kernel has to know of a network is a :class:`Form`: sizes, activation, precision. A form
+belongs to values, not to an object: the tensors are looked up at every call, their shapes are
+held against one another before compiled code sees their addresses, and nothing of the user's is
+moved. Where the kernel cannot run, :func:`present` says why, and the report hands it on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcsnn.chains import Chain
+from pcsnn.activations import Activation, activation
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network, Parts
-from pcsnn.predictive import kernels
-from pcsnn.predictive.kernels import AT_END, AT_FRONT, AT_OWN_TIME
-from pcsnn.predictive.stages import dense
-from pcsnn.rules import Report, accumulate
+from pcsnn.rules import Inputs, Report, accumulate
 
-__all__ = ["AT_END", "AT_FRONT", "AT_OWN_TIME", "Bound", "Plan", "Settled", "bind", "known"]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pcsnn.predictive.local import LocalRule
+
+#: All layers' errors are read at the end; each at its own time; only the front is computed.
+AT_END, AT_OWN_TIME, AT_FRONT = 0, 1, 2
+#: What has to be so before anything learns: finite errors, an energy not above its start, no zero.
+FINITE, DESCENDED, AWAKE = 1, 2, 4
+
+#: Activations and output energies that the kernel knows, by their place.
+ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
+OUTPUTS = ("squared_error", "cross_entropy")
+
+_OWN = {name: activation(name).function for name in ACTIVATIONS}
 
 #: Above so many weights behind the first stage a matrix library is faster than the kernel.
 LARGEST = 16384
+#: What is said where the kernel ran, and its guard let nothing learn.
+REFUSED = "the kernel found errors that its guard refuses"
 
 
 class Plan(NamedTuple):
@@ -39,250 +52,246 @@ class Plan(NamedTuple):
     reading: int
 
 
-class Bound:
-    """One network, its parameters where they are, and a plan.
+class Form(NamedTuple):
+    """What the kernel has to know of a network beside its tensors."""
 
-    The parameters of a single network behind its first stage are laid one behind the other in
-    memory, as PyTorch's own recurrent layers do with theirs; they stay the parameters they were.
+    sizes: tuple[int, ...]
+    copies: int | None
+    sigma: int
+    output: int
+    dtype: torch.dtype
+
+    @property
+    def K(self) -> int:
+        """How many networks."""
+        return self.copies or 1
+
+
+@lru_cache(maxsize=1)
+def kernel() -> ModuleType | None:
+    """The compiled functions, imported when they are first wanted.
+
+    ``None`` without numba, or without SciPy, from which numba takes matrix products.
+    """
+    if find_spec("numba") is None or find_spec("scipy") is None:
+        return None
+    from pcsnn.predictive import kernels
+
+    return kernels
+
+
+def present(
+    rule: LocalRule,
+    network: nn.Module,
+    x: Inputs,
+    y: Tensor,
+    energy: OutputEnergy,
+    learning_rate: float | Tensor | None = None,
+) -> tuple[Settled | None, str]:
+    """Present a batch, read the errors when the rule's plan says, and perhaps learn.
 
     Args:
+        rule: whose plan and guards are followed.
         network: one network, or K as one.
-        parts: its layers.
-        energy: of its output.
-        plan: of every episode.
-        guard: what has to be so before anything learns; see
-            :func:`pcsnn.predictive.kernels.present`.
+        x: inputs ``(B, n_in)``, or ``(K, B, n_in)``; admitted.
+        y: targets ``(B, n_out)``, or ``(K, B, n_out)``; admitted.
+        energy: of the output.
+        learning_rate: to let the weights learn; without it their gradients are found.
+
+    Returns:
+        What was found; or ``None`` and why, and nothing has changed.
     """
+    if not isinstance(network, Network):
+        return None, "the kernel knows a pcsnn.Network only"
+    parts = network.parts()
+    form = _form(network, parts, energy, rule)
+    if isinstance(form, str):
+        return None, form
+    plan = rule.plan(network)
+    if isinstance(plan, str):
+        return None, plan
+    if kernel() is None:
+        return None, "numba or SciPy is not installed"
+    assert torch.is_tensor(x)
+    return _run(rule, network, parts, form, plan, x, y, learning_rate)
 
-    def __init__(
-        self, network: Network, parts: list[Parts], energy: OutputEnergy, plan: Plan, guard: int
-    ) -> None:
-        self.parts, self.energy, self.plan, self.guard = parts, energy, plan, guard
-        self.single, self.K = network.copies is None, network.copies or 1
-        self.n_in, self.cut = network.sizes[0], network.sizes[1:]
-        self.size = sum(self.cut)
-        self.dtype = parts[0].weight.dtype
-        self.sigma = dense(network, parts)[0].sigma
-        self.parameters = list(network.parameters())
-        self.behind = [p for part in parts[1:] for p in part[:2] if p is not None]
-        self.shapes = [p.shape for p in self.behind]
-        self.lengths = [p.numel() // self.K for p in self.behind]
-        self.flat = self._flatten()
-        if self.single:
-            for parameter, place in zip(self.behind, self.cut_up(self.flat), strict=True):
-                parameter.data = place
-        self.first = [self._rows(part) for part in parts[0][:2]]
-        self.places = [p.data_ptr() for p in self.parameters]
-        self.held = _held(network)
-        self.fixed = self._fixed()
-        self.kind = self.fixed[6].dtype
-        self._weights = self._arrays(self.flat)  # where they are stays where it is
-        self.steps = int(self.fixed[5].max())
 
-    def _rows(self, parameter: Tensor | None) -> Tensor:
-        """A parameter of the first stage with a K in front, the memory its own."""
-        if parameter is None:
-            return torch.empty((self.K, 0), dtype=self.dtype)
-        shape = parameter.shape[not self.single :]
-        return parameter.detach().view(self.K, *shape)
+def _form(
+    network: Network, parts: list[Parts], energy: OutputEnergy, rule: LocalRule
+) -> Form | str:
+    """The network's form, or why the kernel cannot take it."""
+    if rule.feedback is not None:
+        return "the kernel carries errors back through the weights alone, not through feedback"
+    if len(parts) < 2:
+        return "there is no hidden layer"
+    if network.value_nodes != "pre-activation":
+        return "the kernel's value nodes hold pre-activations"
+    if energy.read_out.name != "identity" or energy.loss.name not in OUTPUTS:
+        return "the kernel knows squared_error and cross_entropy of an identity output"
+    if energy.loss is not LOSSES[energy.loss.name]:
+        return f"the loss is not the package's own {energy.loss.name}"
+    if not all([e.is_unit for e in network.energies]):
+        return "the kernel's hidden energies are unit Gaussians"
+    sigma = parts[0].activation
+    name = sigma.name
+    if name not in ACTIVATIONS or any([part.activation.name != name for part in parts[:-1]]):
+        return f"the kernel knows one hidden activation of {', '.join(ACTIVATIONS)}"
+    if not all([_is_own(part.activation) for part in parts[:-1]]):
+        return f"an activation called {name} is not the package's own"
+    return _admit_tensors(network, parts) or Form(
+        (network.sizes[0], *[part.weight.shape[-2] for part in parts]),
+        network.copies,
+        ACTIVATIONS.index(name),
+        OUTPUTS.index(energy.loss.name),
+        parts[0].weight.dtype,
+    )
 
-    def _fixed(self) -> tuple[Any, ...]:
-        bias = self.parts[0].bias is not None
-        per_stage = [(n + bias) * m for n, m in pairwise(self.cut)]
-        steps = torch.as_tensor(self.plan.steps).expand(self.K)
-        gamma = torch.as_tensor(self.plan.step_size, dtype=self.dtype).expand(self.K)
-        return (
-            np.cumsum([0, *self.cut]).astype(np.intp),
-            np.cumsum([0, *per_stage[:-1]]).astype(np.intp),
-            bias,
-            kernels.ACTIVATIONS.index(self.parts[0].activation.name),
-            kernels.OUTPUTS.index(self.energy.loss.name),
-            steps.numpy().copy(),
-            gamma.numpy().copy(),
-            np.full(self.K, self.plan.reading),
-        )
 
-    def _flatten(self) -> Tensor:
-        return torch.cat([p.detach().reshape(self.K, -1) for p in self.behind], dim=1)
+def _is_own(sigma: Activation) -> bool:
+    """Whether an activation with a known name is the one known by it."""
+    own, its = _OWN[sigma.name], sigma.function
+    return its is own or getattr(its, "__code__", 0) is getattr(own, "__code__", 1)
 
-    def cut_up(self, flat: Tensor) -> list[Tensor]:
-        """What is laid flat, in the parameters' own shapes."""
-        cut = flat.split_with_sizes(self.lengths, dim=1)
-        return [v.view(shape) for v, shape in zip(cut, self.shapes, strict=True)]
 
-    def takes(self, x: Tensor, y: Tensor) -> bool:
-        """Whether a batch is plainly sound; others are looked at more closely, and explained."""
-        return (
-            torch.is_tensor(x)
-            and torch.is_tensor(y)
-            and not torch._C._is_any_autocast_enabled()
-            and x.dtype is self.dtype
-            and y.dtype is self.dtype
-            and x.is_cpu
-            and y.is_cpu
-            and x.dim() == 2
-            and len(x) > 0
-            and x.shape[1] == self.n_in
-            and y.shape == (len(x), self.cut[-1])
-            and self.energy.loss.takes == "anything"
-        )
+def _admit_tensors(network: Network, parts: list[Parts]) -> str:
+    """Hold all shapes against one another, for compiled code looks at addresses alone."""
+    first = parts[0].weight
+    dtype, n_in = first.dtype, network.sizes[0]
+    K = () if network.copies is None else (network.copies,)
+    if dtype not in (torch.float32, torch.float64) or not first.is_cpu:
+        return "the kernel runs on the processor, in float32 or float64"
+    weights = 0
+    for l, (weight, bias, norm, _) in enumerate(parts):
+        n_out = weight.shape[-2]
+        if norm is not None:
+            return f"layers[{l}] has batch norm"
+        if weight.shape != (*K, n_out, n_in) or (bias is not None and bias.shape != (*K, n_out)):
+            raise ValueError(
+                f"layers do not fit: layers[{l}] has weights of shape {tuple(weight.shape)} where "
+                f"{(*K, n_out, n_in)} is needed"
+            )
+        for p in (weight, bias):
+            if p is not None and not (
+                p.dtype is dtype and p.is_cpu and p.is_contiguous() and p.layout is torch.strided
+            ):
+                return f"layers[{l}] has parameters of another kind, or not contiguous ones"
+        weights += weight.numel() if l else 0
+        n_in = n_out
+    if weights > LARGEST * (network.copies or 1):
+        return f"it is large: more than {LARGEST} weights behind the first stage"
+    if len({weight.data_ptr() for weight, *_ in parts}) < len(parts):
+        return "some of its weights are tied"
+    return network.not_plain()
 
-    def present(
-        self, x: Tensor, y: Tensor, *, rate: float | Tensor | None = None,
-        scatter: Tensor | None = None,
-    ) -> Settled | None:  # fmt: skip
-        """Present a batch, read the errors when the plan says, and perhaps learn.
 
-        Args:
-            x: inputs ``(B, n_in)``, or ``(K, B, n_in)``.
-            y: targets ``(B, n_out)``, or ``(K, B, n_out)``.
-            rate: the learning rate over the size of the batch, to let the weights learn; without
-                it their gradients are found.
-            scatter: where nodes start beside the forward pass, ``(K, B N)``, one layer behind
-                the other.
+class Fixed(NamedTuple):
+    """What does not change from one batch to the next."""
 
-        Returns:
-            What was found; ``None``, and nothing has changed, where the guard refused it.
-        """
-        a, B = self.sigma(x).detach().contiguous(), y.shape[-2]
-        flat = self.flat if self.single else self._flatten()
-        weights = self._weights if self.single else self._arrays(flat)
-        gradients = []
-        if rate is None or not all([p.requires_grad for p in self.parameters]):
-            gradients = [torch.zeros_like(w) for w in (*self.first, flat)]
-        learning = tuple([g.numpy() for g in gradients]) or weights
-        kept = np.empty((2, self.K, B * self.size), self.kind)
-        report = np.empty((self.K, 3), self.kind)
-        start = np.empty((0, 0), self.kind) if scatter is None else scatter.numpy()
-        sound = kernels.present(
-            *self.fixed, a.view(-1, B, self.n_in).numpy(), self._targets(y), *weights, learning,
-            start, kept[0], kept[1], report, self.guard,
-            self._rates(-1 / B if rate is None else rate),
-        )  # fmt: skip
-        if not sound:
-            return None
-        if rate is not None and gradients:  # of stages some of which do not learn
-            for parameter, change in self.pairs(gradients):
-                if parameter.requires_grad:
-                    parameter.add_(change)
-        elif rate is not None and not self.single:
-            for parameter, learnt in zip(self.behind, self.cut_up(flat), strict=True):
-                parameter.copy_(learnt)
-        return Settled(self, kept[1, :, -B * self.cut[-1] :], report, gradients)
+    units: np.ndarray
+    sigma: int
+    output: int
+    steps: np.ndarray
+    gamma: np.ndarray
+    reading: np.ndarray
 
-    def pairs(self, found: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each parameter with its own of what was found for all."""
-        first, bias2, flat = found
-        for parameter, own in zip(self.parts[0][:2], (first, bias2), strict=True):
+
+@lru_cache(maxsize=256)
+def _fixed(form: Form, steps: int, gamma: float, reading: int) -> Fixed:
+    kind = torch.empty(0, dtype=form.dtype).numpy().dtype
+    units = np.cumsum([0, *form.sizes[1:]]).astype(np.intp)
+    own = [np.full(form.K, value, of) for value, of in
+           ((steps, np.int64), (gamma, kind), (reading, np.int64))]  # fmt: skip
+    return Fixed(units, form.sigma, form.output, *own)
+
+
+def _of_plan(form: Form, plan: Plan) -> Fixed:
+    """The plan's numbers for each network, as they are now."""
+    steps, gamma, reading = plan
+    plain = [v for v in (steps, gamma) if not torch.is_tensor(v)]
+    if len(plain) == 2:
+        return _fixed(form, steps, gamma, reading)  # type: ignore[arg-type]
+    found = _fixed(form, 1, 1.0, reading)
+    own_steps = torch.as_tensor(steps).expand(form.K).to(torch.int64).numpy().copy()
+    own_gamma = torch.as_tensor(gamma).expand(form.K).to(form.dtype).numpy().copy()
+    return found._replace(steps=own_steps, gamma=own_gamma)
+
+
+def _run(
+    rule: LocalRule,
+    network: Network,
+    parts: list[Parts],
+    form: Form,
+    plan: Plan,
+    x: Tensor,
+    y: Tensor,
+    learning_rate: float | Tensor | None,
+) -> tuple[Settled | None, str]:
+    module, fixed = kernel(), _of_plan(form, plan)
+    assert module is not None
+    K, B, n_in, n_out = form.K, y.shape[-2], form.sizes[0], form.sizes[-1]
+    a = network.input_activation.function(x).detach().contiguous().view(-1, B, n_in)
+    targets = y.detach().contiguous().view(-1, B, n_out)
+    if form.copies is not None and len(targets) < K:
+        targets = targets.expand(K, B, n_out).contiguous()
+    held = [(part.weight, part.bias) for part in parts]
+    own = [p for pair in held for p in pair]
+    teaches = learning_rate is not None and all([p is None or p.requires_grad for p in own])
+    gradients = [] if teaches else [p if p is None else torch.zeros_like(p) for p in own]
+    scatter = rule.scatter(network, B)
+    rates = _rates(form, -1 / B if learning_rate is None else learning_rate / B)
+    kind = fixed.gamma.dtype
+    kept = np.empty((2, K, B * fixed.units[-1]), kind)
+    report = np.empty((K, 3), kind)
+    sound = module.present(
+        fixed.units, fixed.sigma, fixed.output, fixed.steps, fixed.gamma, fixed.reading,
+        a.numpy(), targets.numpy(), _addresses(own), _addresses(gradients or own),
+        np.empty((0, 0), kind) if scatter is None else scatter.numpy(),
+        kept[0], kept[1], report, rule.guards, rates,
+    )  # fmt: skip
+    if not sound:
+        return None, REFUSED
+    if learning_rate is not None and gradients:  # of stages some of which do not learn
+        for parameter, change in zip(own, gradients, strict=True):
+            if parameter is not None and parameter.requires_grad:
+                parameter.add_(change)
+    elif teaches:
+        for parameter in own:
             if parameter is not None:
-                yield parameter, own.view(parameter.shape)
-        yield from zip(self.behind, self.cut_up(flat), strict=True)
-
-    def _arrays(self, flat: Tensor) -> tuple[np.ndarray, ...]:
-        return tuple([w.numpy() for w in (*self.first, flat)])
-
-    def _targets(self, y: Tensor) -> np.ndarray:
-        y = y.detach()
-        if self.single:
-            return y.numpy()[None]
-        return (y.expand(self.K, *y.shape) if y.dim() == 2 else y).numpy()
-
-    def _rates(self, rate: float | Tensor) -> np.ndarray:
-        return rate.numpy() if torch.is_tensor(rate) else np.array([rate] * self.K, self.kind)
+                torch.autograd.graph.increment_version(parameter)
+    prediction = kept[1, :, -B * n_out :].reshape(*(() if form.copies is None else (K,)), B, n_out)
+    return Settled(form, own, gradients, prediction, report, int(fixed.steps.max())), ""
 
 
-class Settled:
-    """An episode of a :class:`Bound` network that is over."""
+def _addresses(parameters: list[Any]) -> np.ndarray:
+    return np.array([0 if p is None else p.data_ptr() for p in parameters], np.intp)
 
-    def __init__(
-        self, bound: Bound, prediction: np.ndarray, report: np.ndarray, gradients: list[Tensor]
-    ) -> None:
-        self._bound, self._prediction, self._report = bound, prediction, report
-        self._gradients = gradients
+
+def _rates(form: Form, rate: float | Tensor) -> np.ndarray:
+    if torch.is_tensor(rate):
+        return rate.detach().to(form.dtype).numpy()
+    return np.full(form.K, rate, np.float32 if form.dtype is torch.float32 else np.float64)
+
+
+class Settled(NamedTuple):
+    """An episode that is over."""
+
+    form: Form
+    parameters: list[nn.Parameter | None]
+    gradients: list[Tensor | None]
+    prediction: np.ndarray
+    measures: np.ndarray
+    steps: int
 
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end."""
-        bound, n = self._bound, self._bound.cut[-1]
-        K = () if bound.single else (bound.K,)
-        report = self._report[0] if bound.single else self._report.T
-        loss, energy, _ = torch.from_numpy(report).unbind()
-        prediction = torch.from_numpy(self._prediction.reshape(*K, -1, n))
-        return Report(loss, prediction, energy, bound.steps)
+        measures = self.measures[0] if self.form.copies is None else self.measures.T
+        loss, energy, _ = torch.from_numpy(measures).unbind()
+        return Report(loss, torch.from_numpy(self.prediction), energy, self.steps, "kernel")
 
-    def fill(self) -> None:
+    def fill(self) -> Report:
         """Add to ``.grad`` of every parameter what was found without a rate."""
-        for parameter, gradient in self._bound.pairs(self._gradients):
-            accumulate(parameter, gradient)
-
-
-_bound: WeakKeyDictionary[nn.Module, tuple[object, Bound]] = WeakKeyDictionary()
-
-
-def known(network: Network | Chain, owner: object) -> Bound | None:
-    """The network as ``owner`` bound it last, if it is still made of the same parameters."""
-    found = _bound.get(network)
-    if found is None or found[0] is not owner:
-        return None
-    bound = found[1]
-    if (network.copies or 1) != bound.K:
-        return None
-    for held, name, value in bound.held:
-        if held.get(name) is not value:
-            return None
-    for parameter, place in zip(bound.parameters, bound.places, strict=True):
-        if parameter.data_ptr() != place:
-            return None
-    return bound
-
-
-def bind(
-    network: Network | Chain, energy: OutputEnergy, plan: Plan | None, guard: int, owner: object
-) -> Bound | None:
-    """Lay a network out for the kernel; ``None`` where the kernel does not know it.
-
-    Args:
-        network: any.
-        energy: of its output.
-        plan: of every episode; ``None`` for what the kernel cannot do.
-        guard: what has to be so before anything learns.
-        owner: the rule that asks. The same one with the same parameters gets what it had.
-    """
-    bound = known(network, owner)
-    if bound is not None or plan is None or not isinstance(network, Network):
-        return bound
-    parts = network.parts()
-    if not (kernels.AVAILABLE and _fits(network, parts, energy)):
-        return None
-    bound = Bound(network, parts, energy, plan, guard)
-    _bound[network] = owner, bound
-    return bound
-
-
-def _held(network: Network) -> list[tuple[dict[str, Any], str, Any]]:
-    """Where everything a network is made of is held, to see in a moment whether it still is."""
-    found: list[tuple[dict[str, Any], str, Any]] = []
-    for layer in network.layers:
-        linear = layer.linear
-        found += [(layer._modules, name, layer._modules[name]) for name in ("linear", "activation")]
-        found += [(linear._parameters, name, p) for name, p in linear._parameters.items()]
-    return found
-
-
-def _fits(network: Network, parts: list[Parts], energy: OutputEnergy) -> bool:
-    weight, hidden = parts[0].weight, {part.activation.name for part in parts[:-1]}
-    return (
-        len(parts) > 1
-        and network.value_nodes == "pre-activation"
-        and weight.is_cpu
-        and weight.dtype in (torch.float32, torch.float64)
-        and energy.loss.name in kernels.OUTPUTS
-        and energy.loss is LOSSES[energy.loss.name]
-        and energy.read_out.name == "identity"
-        and len(hidden) == 1
-        and hidden <= set(kernels.ACTIVATIONS)
-        and all(part.norm is None for part in parts)
-        and len({id(part.weight) for part in parts}) == len(parts)  # no weights that are tied
-        and weight.is_contiguous()
-        and sum(part.weight.numel() for part in parts[1:]) <= LARGEST * (network.copies or 1)
-    )
+        for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            if parameter is not None and gradient is not None:
+                accumulate(parameter, gradient)
+        return self.report

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.chains import Chain
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
 
@@ -94,7 +93,7 @@ class Feedback(nn.Module):
         """Whether the matrix beside stage ``k`` learns."""
         return k > 0 and self.weights[k - 1].requires_grad
 
-    def matrices(self, network: Network | Chain, *, direct: bool = False) -> list[Tensor]:
+    def matrices(self, network: nn.Module, *, direct: bool = False) -> list[Tensor]:
         """The matrices, held against the network that they are to serve.
 
         Raises:

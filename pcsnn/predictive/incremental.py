@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.backprop import all_finite
-from pcsnn.chains import Chain
-from pcsnn.networks import Network
-from pcsnn.predictive.inference import Episode, Error, State
-from pcsnn.predictive.inference_learning import _diverged, _put_back, _risen
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.inference_learning import diverged, has_risen
 from pcsnn.predictive.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
-from pcsnn.predictive.stages import per_copy
-from pcsnn.rules import Report, accumulate, explain_non_finite
+from pcsnn.predictive.looks import per_copy
+from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class IncrementalInferenceLearning(LocalRule):
             with is stopped as well, and the weights put back.
     """
 
+    _plastic: ClassVar[bool] = True
+
     steps: int = 20
     step_size: float | Tensor = 0.1
     learning_rate: float = 0.01
@@ -50,9 +51,9 @@ class IncrementalInferenceLearning(LocalRule):
         validate.positive("learning_rate", self.learning_rate)
 
     @torch.no_grad()
-    def __call__(self, network: Network | Chain, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with the way of each weight over the learning rate, reversed."""
-        parameters = self._plastic(network)
+        parameters = self._learning(network)
         before = [p.clone() for p in parameters]
         found = self.step(network, x, y, self.learning_rate)
         for parameter, start in zip(parameters, before, strict=True):
@@ -62,66 +63,65 @@ class IncrementalInferenceLearning(LocalRule):
 
     @torch.no_grad()
     def step(
-        self, network: Network | Chain, x: Tensor, y: Tensor, learning_rate: float | Tensor
+        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor
     ) -> Report:
         """Let values and weights move; on divergence the weights are put back."""
         learning_rate = admit_rate("learning_rate", learning_rate, network)
-        kept = [p.clone() for p in self._plastic(network)]
-        episode = self._present(network, x, y, plastic=True)
-        for _, moments, slopes in self._walk(episode):
-            self._ascend(moments, learning_rate, episode.batch)
+        energy, y = self._admit(network, x, y)
+        _, why = self._by_kernel(network, x, y, energy)
+        parameters = self._learning(network)
+        kept = [p.clone() for p in parameters]
+        episode = self._present(network, x, y, energy)
+        start = episode.loss()
+        for moment in self.timetable(episode):
+            self._ascend(episode, [moment], learning_rate)
+        end = episode.energies(episode.errors()).sum(dim=-1)
+        report = prediction(episode, end, self.steps, why)
+        if self.on_divergence == "raise":
+            risen = self.feedback is None and episode.rests and has_risen(end, start)
+            if risen or not all_finite([end, *parameters]):
+                episode.forget()
+                _restore(parameters, kept)
+                self._explain_rise(network, x, y, learning_rate)
+        return report
+
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Every stage learns at every step, from the errors that move the values as well."""
+        for t in range(self.steps):
+            errors = episode.errors()
+            slopes = episode.slopes(errors)  # before any weight changes
+            reached = {k: e for k, e in enumerate(errors) if e is not None}
+            yield Moment.of(t, episode, errors, reached)
             episode.move(slopes, per_copy(self.step_size))
-        found, energy = prediction(episode), episode.energies(episode.errors()).sum(dim=-1)
-        if self.on_divergence == "allow":
-            return Report(found.loss, found.prediction, energy, self.steps)
-        risen = self.feedback is None and _risen(energy, found.loss)
-        if risen or not all_finite([energy, *network.parameters()]):
-            episode.forget()
-            _put_back(self._plastic(network), kept)
-            self._explain_rise(network, x, y, learning_rate)
-        return Report(found.loss, found.prediction, energy, self.steps)
 
     def _explain_rise(
-        self, network: Network | Chain, x: Tensor, y: Tensor, learning_rate: float | Tensor
+        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor
     ) -> None:
         """Go the same way again, for the step and the layer at which the energy left its start."""
-        kept = [p.clone() for p in self._plastic(network)]
-        episode = self._present(network, x, y, plastic=True)
+        energy, y = self._admit(network, x, y)
+        parameters = self._learning(network)
+        kept = [p.clone() for p in parameters]
+        episode = self._present(network, x, y, energy)
         episode.forget()
-        start = prediction(episode).loss
+        start = episode.loss()
         if not bool(torch.isfinite(start).all()):
             explain_non_finite(network, x, y)
-        for t, (errors, moments, slopes) in enumerate(self._walk(episode)):
-            state = episode.state(t, errors)
-            if _risen(state.energies.sum(dim=-1), start):
+        for moment in self.timetable(episode):
+            state = episode.state(moment.t, moment.errors)
+            if has_risen(state.energies.sum(dim=-1), start):
                 break
-            self._ascend(moments, learning_rate, episode.batch)
-            episode.move(slopes, per_copy(self.step_size))
+            self._ascend(episode, [moment], learning_rate)
         else:
             state = episode.state(self.steps, episode.errors())
-        _put_back(self._plastic(network), kept)
-        raise _diverged(state, start, self.steps)
+        _restore(parameters, kept)
+        raise diverged(state, start, self.steps)
 
-    def _plastic(self, network: Network | Chain) -> list[nn.Parameter]:
-        """All that moves in an episode: the weights, and feedback that learns."""
+    def _learning(self, network: nn.Module) -> list[nn.Parameter]:
+        """All that moves in an episode: weights, and feedback, that learn."""
         own = [] if self.feedback is None else self.feedback.parameters()
-        return [*network.parameters(), *(p for p in own if p.requires_grad)]
+        return [p for p in (*network.parameters(), *own) if p.requires_grad]
 
-    def _walk(self, episode: Episode) -> Iterator[tuple[list[Error], list[Moment], list[Error]]]:
-        for _ in range(self.steps):
-            errors = episode.errors()
-            moments = [
-                Moment(k, point, error)
-                for k, (point, error) in enumerate(zip(episode.points, errors, strict=True))
-                if error is not None
-            ]
-            yield errors, moments, episode.slopes(errors)
 
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        raise NotImplementedError("weights that change at every step have no one moment")
-
-    def _states(self, episode: Episode) -> Iterator[State]:
-        """With the weights as they are: watching changes nothing."""
-        for t, (errors, moments, slopes) in enumerate(self._walk(episode)):
-            yield episode.state(t, errors, tuple(moment.k for moment in moments))
-            episode.move(slopes, per_copy(self.step_size))
+def _restore(parameters: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+    for parameter, start in zip(parameters, kept, strict=True):
+        parameter.copy_(start)

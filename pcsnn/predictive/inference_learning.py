@@ -6,20 +6,17 @@ The rule of Whittington and Bogacz (2017), which Song et al. call IL (algorithm 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.chains import Chain
-from pcsnn.networks import Network
-from pcsnn.predictive.compiled import AT_END, Plan
-from pcsnn.predictive.inference import Episode, Error, State
-from pcsnn.predictive.kernels import DESCENDED, FINITE
+from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
+from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
-from pcsnn.predictive.stages import per_copy
+from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.rules import DivergenceError, Report
 
 
@@ -52,44 +49,34 @@ class InferenceLearning(LocalRule):
         if self.tolerance is not None:
             validate.positive("tolerance", self.tolerance)
 
-    def _plan(self, network: Network | Chain) -> Plan | None:
-        return None if self.tolerance is not None else Plan(self.steps, self.step_size, AT_END)
+    def plan(self, network: nn.Module) -> Plan | str:
+        """All errors at the end."""
+        if self.tolerance is not None:
+            return "the kernel does not stop at a tolerance"
+        return Plan(self.steps, self.step_size, AT_END)
 
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        t, last, errors = 0, self._longest, episode.errors()
-        while t < last:
-            slopes = episode.slopes(errors)
-            if self._settled(slopes):
-                break
-            episode.move(slopes, self._gamma(t, episode))
-            errors, t = episode.errors(), t + 1
-        found = prediction(episode)
-        energy = episode.energies(errors).sum(dim=-1)
-        # With feedback of its own inference is no descent, and the energy may well rise.
-        descends = self.on_divergence == "raise" and self.feedback is None
-        if descends and _risen(energy, found.loss):
-            self._explain_rise(episode, found.loss)
-        moments = [
-            Moment(k, point, error)
-            for k, (point, error) in enumerate(zip(episode.points, errors, strict=True))
-            if error is not None
-        ]
-        return moments, Report(found.loss, found.prediction, energy, t)
-
-    def _states(self, episode: Episode) -> Iterator[State]:
-        last, everything = self._longest, tuple(range(len(episode.origin)))
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Every stage learns at the end."""
+        last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
         for t in range(last + 1):
             errors = episode.errors()
-            slopes = episode.slopes(errors)
-            end = t == last or self._settled(slopes)
-            yield episode.state(t, errors, everything if end else ())
+            slopes = None if t == last else episode.slopes(errors)
+            end = slopes is None or self._settled(slopes)
+            yield Moment.of(t, episode, errors, dict(enumerate(errors)) if end else {})
             if end:
                 return
+            assert slopes is not None
             episode.move(slopes, self._gamma(t, episode))
 
-    @property
-    def _longest(self) -> int:
-        return int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+    def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
+        """With the energy at the end, which must not be above its start."""
+        found = prediction(episode, why=why)
+        energy = episode.energies(moments[-1].errors).sum(dim=-1)
+        # With feedback of its own inference is no descent, and the energy may well rise.
+        descends = self.on_divergence == "raise" and self.feedback is None and episode.rests
+        if descends and has_risen(energy, found.loss):
+            self._explain_rise(episode, found.loss)
+        return replace(found, energy=energy, steps=steps)
 
     def _gamma(self, t: int, episode: Episode) -> float | Tensor:
         """γ of the step from ``t`` on; zero in networks that have made all of theirs."""
@@ -98,7 +85,7 @@ class InferenceLearning(LocalRule):
             return gamma
         return per_copy((t < self.steps).to(episode.output)) * gamma
 
-    def _settled(self, slopes: list[Error]) -> bool:
+    def _settled(self, slopes: Sequence[Error]) -> bool:
         if self.tolerance is None:
             return False
         return all(s is None or float(s.abs().max()) <= self.tolerance for s in slopes)
@@ -108,8 +95,8 @@ class InferenceLearning(LocalRule):
         episode.forget()
         episode.restart()
         for state in self._states(episode):
-            if _risen(state.energies.sum(dim=-1), start) or state.t == self._longest:
-                raise _diverged(state, start, self._longest)
+            if has_risen(state.energies.sum(dim=-1), start) or state.changed:
+                raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
 
 
 def _admit_steps(steps: int | Tensor) -> None:
@@ -120,21 +107,17 @@ def _admit_steps(steps: int | Tensor) -> None:
         raise ValueError("steps must hold a whole number, 1 or more, for each network")
 
 
-def _put_back(parameters: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    for parameter, start in zip(parameters, kept, strict=True):
-        parameter.copy_(start)
-
-
 def risen(energy: Tensor, start: Tensor) -> Tensor:
     """Where a finite start was left upwards, by more than rounding; NaN counts as up."""
     return ~(energy <= start + 1e-4 * start.abs()) & torch.isfinite(start)
 
 
-def _risen(energy: Tensor, start: Tensor) -> bool:
+def has_risen(energy: Tensor, start: Tensor) -> bool:
+    """Whether any of the networks has."""
     return bool(risen(energy, start).any())
 
 
-def _diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
+def diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
     """What to say: of the copy that is worst, the step, the layer and the energy."""
     total = state.energies.sum(dim=-1)
     worst = int((total - start).nan_to_num(torch.inf).argmax())

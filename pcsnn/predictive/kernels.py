@@ -3,58 +3,32 @@
 In a network of 32 units a step of inference is a few thousand multiplications a sample, and
 calling PyTorch for each product takes longer than the product. Here one network after the other
 settles with its whole batch, so that everything it needs stays in the nearest caches. The
-equations are those of :class:`pcsnn.predictive.inference.Episode`, deviations included, for its
-:class:`~pcsnn.predictive.stages.Dense` stages; for K networks as one, each with its own settings.
+equations are those of :class:`pcsnn.predictive.episode.Episode`, deviations included, for
+:class:`~pcsnn.predictive.dense.Dense` stages; for K networks as one, each with its own settings.
 
 Wherever something is kept for each unit, layers lie one behind the other, in each layer the rows
 of all samples: a layer is a matrix ``(B, n)``, and what is done to all hidden layers alike is one
 loop.
 
-The functions are ordinary Python and compiled by numba where it is installed; without it, and
-for networks that are large, general or on another device, PyTorch does the same work. They are
-in one file because numba keeps what it has compiled for as long as a function's own file does
-not change.
+This module is imported when the kernel is first wanted, and needs numba. It is one file because
+numba keeps what it has compiled for as long as a function's own file does not change.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
-try:
-    import numba
-except ImportError:  # pragma: no cover - numba is an optional dependency
-    numba = None  # type: ignore[assignment]
-
-#: Whether they are compiled, for which numba takes matrix products from SciPy.
-AVAILABLE = numba is not None and find_spec("scipy") is not None
-
-#: Activations and output energies that the compiled functions know, by their place.
-ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
-OUTPUTS = ("squared_error", "cross_entropy")
-
-#: All layers' errors are read at the end.
-AT_END = 0
-#: Each layer's error is read at its own time.
-AT_OWN_TIME = 1
-#: Only the front is computed, and read.
-AT_FRONT = 2
-
-#: A guard that lets nothing learn unless all errors are finite.
-FINITE = 1
-#: A guard that lets nothing learn if the energy is above its start.
-DESCENDED = 2
-#: A guard that lets nothing learn if an error is zero.
-AWAKE = 4
+FINITE, DESCENDED, AWAKE = 1, 2, 4  # as in pcsnn.predictive.compiled
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    if numba is None:  # pragma: no cover
-        return function
     # Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
     fast = {"contract", "reassoc", "nsz", "arcp"}
     return numba.njit(
@@ -63,8 +37,6 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
-    if numba is None:  # pragma: no cover
-        return function
     # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
     return numba.njit(
         cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"contract"}
@@ -72,13 +44,11 @@ def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Layout(NamedTuple):
-    """A chain of dense stages in flat arrays."""
+    """A chain of dense stages. Nodes lie in flat arrays, parameters where the user has them."""
 
     units: np.ndarray  # how many units are before each of layers 2 … L, and in all
-    weights: np.ndarray  # where the W of each stage but the first begins, its b behind it
-    bias: bool  # whether there are biases
-    sigma: int  # the hidden activation, its place in ACTIVATIONS
-    output: int  # the output's energy, its place in OUTPUTS
+    sigma: int  # the hidden activation, its place in compiled.ACTIVATIONS
+    output: int  # the output's energy, its place in compiled.OUTPUTS
 
 
 class Plan(NamedTuple):
@@ -115,26 +85,36 @@ def _layer(layout: Layout, nodes: np.ndarray, h: int) -> np.ndarray:
     return flat.reshape(len(flat) // n, n)
 
 
-@_compiled
-def _weight(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
-    """``W`` of the stage above hidden layer ``h``, ``(m, n)``."""
-    n, m = _sizes(layout, h)
-    start = layout.weights[h]
-    return weights[start : start + n * m].reshape(m, n)
+@intrinsic
+def _pointer(context: Any, address: Any) -> Any:  # pragma: no cover - numba reads it
+    """A number as the address it is."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.intp), build
 
 
 @_compiled
-def _bias(layout: Layout, weights: np.ndarray, h: int) -> np.ndarray:
-    """Its ``b``, behind ``W``; empty without biases."""
-    n, m = _sizes(layout, h)
-    start = layout.weights[h] + n * m
-    return weights[start : start + m * layout.bias]
+def _weight(layout: Layout, own: np.ndarray, n_in: int, s: int, k: int, like: np.ndarray) -> Any:
+    """``W`` of stage ``s`` of network ``k``, ``(m, n)``, where the user has it.
+
+    The caller in Python has held the shapes against the layout.
+    """
+    m = layout.units[s + 1] - layout.units[s]
+    n = n_in if s == 0 else layout.units[s] - layout.units[s - 1]
+    start = own[2 * s] + k * m * n * like.itemsize
+    return numba.carray(_pointer(start), (m, n), like.dtype)
 
 
 @_compiled
-def _sizes(layout: Layout, h: int) -> tuple[int, int]:
-    low, high, end = layout.units[h], layout.units[h + 1], layout.units[h + 2]
-    return high - low, end - high
+def _bias(layout: Layout, own: np.ndarray, s: int, k: int, like: np.ndarray) -> Any:
+    """Its ``b``; empty where the stage has none."""
+    m = layout.units[s + 1] - layout.units[s]
+    if own[2 * s + 1] == 0:
+        return numba.carray(_pointer(own[2 * s]), (0,), like.dtype)
+    start = own[2 * s + 1] + k * m * like.itemsize
+    return numba.carray(_pointer(start), (m,), like.dtype)
 
 
 @_precise
@@ -225,8 +205,6 @@ def _output(kind: int, u: np.ndarray, y: np.ndarray, error: np.ndarray) -> float
 @_compiled
 def present(
     units: np.ndarray,
-    starts: np.ndarray,
-    bias: bool,
     sigma: int,
     output: int,
     steps: np.ndarray,
@@ -234,10 +212,8 @@ def present(
     reading: np.ndarray,
     a: np.ndarray,
     y: np.ndarray,
-    first: np.ndarray,
-    bias2: np.ndarray,
-    flat: np.ndarray,
-    learning: tuple[np.ndarray, np.ndarray, np.ndarray],
+    own: np.ndarray,
+    learning: np.ndarray,
     scatter: np.ndarray,
     errors: np.ndarray,
     activity: np.ndarray,
@@ -249,25 +225,21 @@ def present(
 
     Args:
         units: of the :class:`Layout`.
-        starts: of the layout, its ``weights``.
-        bias: of the layout.
         sigma: of the layout.
         output: of the layout.
         steps: of each network's :class:`Plan`.
         gamma: of each plan.
         reading: of each plan.
         a: what the first stage multiplies, ``(K, B, n_in)``, or ``(1, B, n_in)`` for all.
-        y: targets, ``(K, B, n_out)``.
-        first: ``W`` of the first stage, ``(K, n, n_in)``.
-        bias2: its ``b``, ``(K, n)``, or empty.
-        flat: parameters of all other stages, ``(K, P)``.
-        learning: what is added to: the last three themselves, or gradients of their shapes.
+        y: targets, ``(K, B, n_out)``, or ``(1, B, n_out)`` for all.
+        own: where ``W`` and ``b`` of each stage are in memory, one after the other; 0 for no ``b``.
+        learning: what is added to: the same, or where gradients of their shapes are.
         scatter: where nodes start beside the forward pass, ``(K, B N)``, or empty.
         errors: filled with ε of layers 2 … L, ``(K, B N)``.
         activity: filled with ``σ(x)`` of hidden layers at the same time, and the prediction at
             the place of the output, ``(K, B N)``.
         report: filled for each network with the mean loss, the mean energy at the end, and
-            the sum of all errors' magnitudes.
+            the sum of all magnitudes of errors and of the first predictions.
         guard: what has to be so before anything learns, a sum of :data:`FINITE`,
             :data:`DESCENDED` and :data:`AWAKE`.
         rates: what ``ε aᵀ`` is multiplied by when it is added, for each network.
@@ -275,9 +247,9 @@ def present(
     Returns:
         Whether all is as ``guard`` demands.
     """
-    layout = Layout(units, starts, bias, sigma, output)
+    layout = Layout(units, sigma, output)
     plan = Plan(steps, gamma, reading)
-    _settle(layout, plan, a, y, first, bias2, flat, scatter, errors, activity, report)
+    _settle(layout, plan, a, y, own, scatter, errors, activity, report)
     if not _sound(errors, report, guard):
         return False
     _learn(layout, a, errors, activity, rates, learning)
@@ -301,35 +273,34 @@ def _settle(
     plan: Plan,
     a: np.ndarray,
     y: np.ndarray,
-    first: np.ndarray,
-    bias2: np.ndarray,
-    weights: np.ndarray,
+    own: np.ndarray,
     scatter: np.ndarray,
     errors: np.ndarray,
     activity: np.ndarray,
     report: np.ndarray,
 ) -> None:
     """Every network on its own, with all its samples."""
-    B = y.shape[1]
+    B, n_in = y.shape[1], a.shape[2]
     H = len(layout.units) - 2
-    rows = np.empty((6, errors.shape[1]), weights.dtype)
+    rows = np.empty((6, errors.shape[1]), errors.dtype)
     node = Nodes(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
     for k in range(len(errors)):
+        target = y[min(k, len(y) - 1)]
         u2 = _layer(layout, node.x0, 0)
-        _product(a[min(k, len(a) - 1)], first[k], u2)
-        if layout.bias:
-            _add(u2, bias2[k])
-        loss, energy = _forward(layout, weights[k], y[k], node), 0.0
+        _product(a[min(k, len(a) - 1)], _weight(layout, own, n_in, 0, k, errors), u2)
+        _add(u2, _bias(layout, own, 0, k, errors))
+        # Input that is not finite shows here, though the activation may hide it from the loss.
+        first = np.abs(_part(layout, node.x0, 0, 1)).sum()
+        loss, energy = _forward(layout, own, k, target, node), 0.0
         _part(layout, activity[k], H, H + 1)[:] = _part(layout, node.x0, H, H + 1)
         if plan.reading[k] == 2:
-            _recede(layout, weights[k], plan.gamma[k], node)
+            _recede(layout, own, k, plan.gamma[k], node)
             errors[k] = node.e
             _part(layout, activity[k], 0, H)[:] = _part(layout, node.a0, 0, H)
         else:
-            energy = _relax(
-                layout, plan, k, weights[k], y[k], scatter, node, errors[k], activity[k]
-            )
-        report[k, 0], report[k, 1], report[k, 2] = loss / B, energy / B, np.abs(errors[k]).sum()
+            energy = _relax(layout, plan, k, own, target, scatter, node, errors[k], activity[k])
+        size = np.abs(errors[k]).sum() + first
+        report[k, 0], report[k, 1], report[k, 2] = loss / B, energy / B, size
 
 
 @_compiled
@@ -362,29 +333,29 @@ def _product(a: np.ndarray, W: np.ndarray, u: np.ndarray) -> None:
 
 @_compiled
 def _add(rows: np.ndarray, b: np.ndarray) -> None:
-    for s in range(len(rows)):
-        rows[s] += b
+    if len(b):
+        for s in range(len(rows)):
+            rows[s] += b
 
 
 @_compiled
-def _forward(layout: Layout, weights: np.ndarray, y: np.ndarray, node: Nodes) -> float:
+def _forward(layout: Layout, own: np.ndarray, k: int, y: np.ndarray, node: Nodes) -> float:
     """The forward pass from layer 2 on; the output's error at its place, zero elsewhere."""
     H = len(layout.units) - 2
     for h in range(H):
         _squash(layout.sigma, _part(layout, node.x0, h, h + 1), _part(layout, node.a0, h, h + 1))
         above = _layer(layout, node.x0, h + 1)
-        _product(_layer(layout, node.a0, h), _weight(layout, weights, h), above)
-        if layout.bias:
-            _add(above, _bias(layout, weights, h))
+        _product(_layer(layout, node.a0, h), _weight(layout, own, 0, h + 1, k, above), above)
+        _add(above, _bias(layout, own, h + 1, k, above))
     node.e[:] = 0
     return _output(layout.output, _layer(layout, node.x0, H), y, _layer(layout, node.e, H))
 
 
 @_compiled
-def _recede(layout: Layout, weights: np.ndarray, gamma: float, node: Nodes) -> None:
+def _recede(layout: Layout, own: np.ndarray, k: int, gamma: float, node: Nodes) -> None:
     """The front alone: each layer's error one stage further down."""
     for h in range(len(layout.units) - 3, -1, -1):
-        _back(layout, weights, h, node.e, node.a0, node.u)
+        _back(layout, own, k, h, node.e, node.a0, node.u)
         e, u = _part(layout, node.e, h, h + 1), _part(layout, node.u, h, h + 1)
         for i in range(len(e)):
             e[i] = gamma * u[i]
@@ -395,7 +366,7 @@ def _relax(
     layout: Layout,
     plan: Plan,
     k: int,
-    weights: np.ndarray,
+    own: np.ndarray,
     y: np.ndarray,
     scatter: np.ndarray,
     node: Nodes,
@@ -412,7 +383,7 @@ def _relax(
     node.a[:] = node.a0
     for t in range(steps + 1):
         if t > 0 or scattered:
-            _errors(layout, weights, front, y, node)
+            _errors(layout, own, k, front, y, node)
         if plan.reading[k] == 1 and t <= H:
             _part(layout, errors, H - t, H - t + 1)[:] = _part(layout, node.e, H - t, H - t + 1)
             if t < H:
@@ -422,7 +393,7 @@ def _relax(
             break
         front = max(front - 1, 0)
         for h in range(front, H):
-            _back(layout, weights, h, node.e, node.a, node.u)
+            _back(layout, own, k, h, node.e, node.a, node.u)
         d, e = _part(layout, node.d, front, H), _part(layout, node.e, front, H)
         u = _part(layout, node.u, front, H)
         for i in range(len(d)):
@@ -439,15 +410,24 @@ def _relax(
 
 @_compiled
 def _back(
-    layout: Layout, weights: np.ndarray, h: int, e: np.ndarray, a: np.ndarray, u: np.ndarray
+    layout: Layout,
+    own: np.ndarray,
+    k: int,
+    h: int,
+    e: np.ndarray,
+    a: np.ndarray,
+    u: np.ndarray,
 ) -> None:
     """``σ'(x) ⊙ (ε W)`` for hidden layer ``h``, at its place in ``u``."""
-    np.dot(_layer(layout, e, h + 1), _weight(layout, weights, h), _layer(layout, u, h))
+    W = _weight(layout, own, 0, h + 1, k, e)
+    np.dot(_layer(layout, e, h + 1), W, _layer(layout, u, h))
     _times_slope(layout.sigma, _part(layout, a, h, h + 1), _part(layout, u, h, h + 1))
 
 
 @_compiled
-def _errors(layout: Layout, weights: np.ndarray, front: int, y: np.ndarray, node: Nodes) -> None:
+def _errors(
+    layout: Layout, own: np.ndarray, k: int, front: int, y: np.ndarray, node: Nodes
+) -> None:
     """``ε = d − c`` of every layer that anything has reached; the output's ``u`` at its place."""
     H = len(layout.units) - 2
     x0, a0 = _part(layout, node.x0, front, H), _part(layout, node.a0, front, H)
@@ -461,7 +441,7 @@ def _errors(layout: Layout, weights: np.ndarray, front: int, y: np.ndarray, node
     _part(layout, node.u, front, front + 1)[:] = 0
     for h in range(front, H):
         change = _layer(layout, node.e, h)
-        _product(change, _weight(layout, weights, h), _layer(layout, node.u, h + 1))
+        _product(change, _weight(layout, own, 0, h + 1, k, change), _layer(layout, node.u, h + 1))
     for i in range(len(e)):
         e[i] = d[i] - c[i]
     u = _part(layout, node.u, H, H + 1)
@@ -476,17 +456,16 @@ def _learn(
     errors: np.ndarray,
     activity: np.ndarray,
     rates: np.ndarray,
-    learning: tuple[np.ndarray, np.ndarray, np.ndarray],
+    learning: np.ndarray,
 ) -> None:
     """Eq. 43 for all stages, in place: ``W += rate · εᵀ a``, ``b += rate · Σ ε``."""
-    first, bias2, flat = learning
+    n_in = a.shape[2]
     for k in range(len(errors)):
-        _ascend(first[k], bias2[k], rates[k], _layer(layout, errors[k], 0), a[min(k, len(a) - 1)])
-        for h in range(len(layout.units) - 2):
-            W, b = _weight(layout, flat[k], h), _bias(layout, flat[k], h)
-            _ascend(
-                W, b, rates[k], _layer(layout, errors[k], h + 1), _layer(layout, activity[k], h)
-            )
+        for s in range(len(layout.units) - 1):
+            below = a[min(k, len(a) - 1)] if s == 0 else _layer(layout, activity[k], s - 1)
+            W = _weight(layout, learning, n_in, s, k, errors)
+            b = _bias(layout, learning, s, k, errors)
+            _ascend(W, b, rates[k], _layer(layout, errors[k], s), below)
 
 
 @_compiled

@@ -1,8 +1,8 @@
-"""What the predictive coding rules have in common: one episode, and weights that learn in it.
+"""A predictive coding rule is a timetable over looks: which node learns when.
 
-A rule decides *when* which stage learns: its *moments*. *What* a stage learns is the same
-everywhere, eq. 43: the error above it times the activity below it, both present at the two
-ends of each weight.
+The timetable is written once, and calling the rule, stepping it, watching it and explaining where
+it diverged all read the same one. *What* a stage learns is the same everywhere, eq. 43: the error
+above it times the activity below it, both present at the two ends of each weight.
 """
 
 from __future__ import annotations
@@ -10,35 +10,54 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.admission import admit, admit_loss, copies_of, read_out_of
 from pcsnn.backprop import all_finite
-from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
-from pcsnn.networks import Network
-from pcsnn.predictive import compiled, kernels
-from pcsnn.predictive.inference import Episode, State, refuse_divergence
-from pcsnn.predictive.stages import DensePoint, Point, per_copy
-from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.predictive import compiled
+from pcsnn.predictive.dense import DenseLook
+from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.inference import refuse_divergence
+from pcsnn.predictive.looks import Error, Look, per_copy
+from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
 
 if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
 
 ON_DIVERGENCE = ("raise", "allow")
+ENGINES = (None, "kernel", "torch")
 
 
 class Moment(NamedTuple):
-    """Stage ``k``, linearised where it is now, learns from the errors above it, ``(B, n)``."""
+    """One line of a timetable.
 
-    k: int
-    point: Point
-    error: Tensor
+    Attributes:
+        t: inference steps taken.
+        look: the network as it is now.
+        errors: of every node, the last one the output's.
+        deltas: how far hidden values are from their predictions.
+        learns: the stages whose weights change now, each with the errors it learns from: those
+            of its node, or of some neurons of it.
+    """
+
+    t: int
+    look: Look
+    errors: Sequence[Error]
+    deltas: Sequence[Error]
+    learns: dict[int, Error]
+
+    @classmethod
+    def of(
+        cls, t: int, episode: Episode, errors: Sequence[Error], learns: dict[int, Error]
+    ) -> Moment:
+        """The episode as it is now."""
+        return cls(t, episode.look, errors, episode.deltas, learns)
 
 
 @dataclass(frozen=True)
@@ -52,46 +71,65 @@ class LocalRule:
             learn along where they are parameters that require gradients.
         on_divergence: ``"raise"`` stops before any weight is touched; ``"allow"`` looks at
             nothing, for many networks as one of which some may diverge.
+        engine: ``"kernel"`` compiles what small networks do, ``"torch"`` runs any network;
+            ``None`` takes the kernel where it can. The report says which ran, and why.
     """
 
     loss: str | Loss = "squared_error"
     feedback: Feedback | None = None
     on_divergence: str = "raise"
+    engine: str | None = None
 
-    #: What the kernel has to find before anything learns.
-    _guard: ClassVar[int] = kernels.FINITE
+    #: What the kernel has to find before anything learns, whatever may diverge.
+    _always: ClassVar[int] = 0
+    #: What it has to find where divergence is stopped.
+    _guard: ClassVar[int] = compiled.FINITE
+    #: Whether weights change while the values move.
+    _plastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
         validate.one_of("on_divergence", self.on_divergence, ON_DIVERGENCE)
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be 'kernel', 'torch' or None, not {self.engine!r}")
+
+    @abstractmethod
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Run the episode, and say at every step which stages learn."""
+
+    def at_once(self, episode: Episode) -> Moment | None:
+        """All that the timetable would teach, where it is known without running it."""
+        return None
 
     @torch.no_grad()
-    def __call__(self, network: Network | Chain, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with minus the change of each weight, over the learning rate.
+
+        Every parameter of a stage gets one; it is zero where no error has reached the stage.
 
         Raises:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or errors are not finite; nothing is filled.
         """
-        found = self._at_once(network, x, y)
-        if found is None:
-            energy, y = self._admit(network, x, y)
-            found = self._by_kernel(network, x, y, energy)
-        if found is not None:
-            found.fill()
-            return found.report
-        moments, report = self._by_pytorch(network, x, y, energy)
-        scale = -1 / report.prediction.shape[-2]
-        for k, point, error in moments:
-            for n, (parameter, gradient) in enumerate(point.gradients(scale * error)):
-                accumulate(parameter, gradient)
-                if n == 0 and self.feedback is not None and self.feedback.learns(k):
-                    accumulate(self.feedback.weights[k - 1], gradient.clone())
+        energy, y = self._admit(network, x, y)
+        settled, why = self._by_kernel(network, x, y, energy)
+        if settled is not None:
+            return settled.fill()
+        moments, report, episode = self._by_torch(network, x, y, energy, why)
+        scale = -1 / episode.batch
+        taught: set[int] = set()
+        for moment in moments:
+            for k, error in moment.learns.items():
+                taught.add(k)
+                self._fill(episode, moment, k, error, scale)
+        for k in range(episode.hidden + 1):
+            if k not in taught:
+                self._fill_nothing(episode, k)
         return report
 
     @torch.no_grad()
     def step(
-        self, network: Network | Chain, x: Tensor, y: Tensor, learning_rate: float | Tensor
+        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor
     ) -> Report:
         """Plain gradient descent in one go: change the weights in place, without ``.grad``.
 
@@ -105,15 +143,21 @@ class LocalRule:
             learning_rate: α, or for K networks as one a tensor ``(K,)``.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
-        found = self._at_once(network, x, y, learning_rate)
-        if found is None:
-            energy, y = self._admit(network, x, y)
-            found = self._by_kernel(network, x, y, energy, learning_rate)
-        if found is not None:
-            return found.report
-        moments, report = self._by_pytorch(network, x, y, energy)
-        self._ascend(moments, learning_rate, y.shape[-2])
+        energy, y = self._admit(network, x, y)
+        settled, why = self._by_kernel(network, x, y, energy, learning_rate)
+        if settled is not None:
+            return settled.report
+        moments, report, episode = self._by_torch(network, x, y, energy, why)
+        self._ascend(episode, moments, learning_rate)
         return report
+
+    @torch.no_grad()
+    def watch(self, network: nn.Module, x: Inputs, y: Tensor) -> Iterator[State]:
+        """The states of the episode, each saying which stages would learn; nothing is changed."""
+        energy, y = self._admit(network, x, y)
+        episode = self._present(network, x, y, energy)
+        episode.forget()
+        yield from self._states(episode)
 
     def state_dict(self) -> dict[str, Any]:
         """The feedback, which may learn: it goes into the checkpoint of :func:`pcsnn.train`."""
@@ -124,97 +168,86 @@ class LocalRule:
         if self.feedback is not None:
             self.feedback.load_state_dict(state)
 
-    @torch.no_grad()
-    def watch(self, network: Network | Chain, x: Tensor, y: Tensor) -> Iterator[State]:
-        """The states of the episode, each saying which stages would learn; nothing is changed."""
-        episode = self._present(network, x, y)
-        episode.forget()
-        yield from self._states(episode)
-
-    def _at_once(
-        self,
-        network: Network | Chain,
-        x: Tensor,
-        y: Tensor,
-        learning_rate: float | Tensor | None = None,
-    ) -> compiled.Settled | None:
-        """The shortest way: a network that is bound already, a batch that is plainly sound."""
-        bound = compiled.known(network, self)
-        if bound is None or not bound.takes(x, y):
-            return None
-        return self._settle(bound, x, y, learning_rate)
+    # -- the two engines ---------------------------------------------------------------------
 
     def _by_kernel(
         self,
-        network: Network | Chain,
-        x: Tensor,
+        network: nn.Module,
+        x: Inputs,
         y: Tensor,
         energy: OutputEnergy,
         learning_rate: float | Tensor | None = None,
-    ) -> compiled.Settled | None:
-        """The episode of a small network; ``None`` where PyTorch has to go through it.
+    ) -> tuple[compiled.Settled | None, str]:
+        """The episode of a small network, or why PyTorch has to go through it.
 
         It has to as well where something went wrong: it then says what.
         """
-        if self.feedback is not None:
-            return None
-        bound = compiled.bind(network, energy, self._plan(network), self._guarded(), self)
-        return None if bound is None else self._settle(bound, x, y, learning_rate)
+        if self.engine == "torch":
+            return None, "engine='torch' was asked for"
+        settled, why = compiled.present(self, network, x, y, energy, learning_rate)
+        if settled is None and self.engine == "kernel" and why != compiled.REFUSED:
+            raise ValueError(f"engine='kernel' cannot run this: {why}")
+        return settled, why
 
-    def _settle(
-        self, bound: compiled.Bound, x: Tensor, y: Tensor, learning_rate: float | Tensor | None
-    ) -> compiled.Settled | None:
-        B = y.shape[-2]
-        rate = None if learning_rate is None else learning_rate / B
-        return bound.present(x, y, rate=rate, scatter=self._scatter(bound, B))
+    def plan(self, network: nn.Module) -> compiled.Plan | str:
+        """The episode as the kernel knows it, or why it does not."""
+        return f"the kernel does not know {type(self).__name__}"
 
-    def _scatter(self, bound: compiled.Bound, batch: int) -> Tensor | None:
+    def scatter(self, network: nn.Module, batch: int) -> Tensor | None:
         """Where hidden values start beside the forward pass, for rules that break C1."""
         return None
 
-    def _guarded(self) -> int:
-        return 0 if self.on_divergence == "allow" else self._guard
+    @property
+    def guards(self) -> int:
+        """What has to be so before the kernel lets anything learn."""
+        return self._always | (self._guard if self.on_divergence == "raise" else 0)
 
-    def _by_pytorch(
-        self, network: Network | Chain, x: Tensor, y: Tensor, energy: OutputEnergy
-    ) -> tuple[list[Moment], Report]:
+    def _by_torch(
+        self, network: nn.Module, x: Inputs, y: Tensor, energy: OutputEnergy, why: str
+    ) -> tuple[list[Moment], Report, Episode]:
         """The episode of any network: which stages learn from what."""
-        episode = Episode(network, x, y, energy, self._matrices(network))
-        moments, report = self._run(episode)
-        self._refuse(network, episode, moments, report)
-        return moments, report
+        episode = self._present(network, x, y, energy)
+        found = self.at_once(episode)
+        steps = 0
+        if found is not None:
+            moments = [found]
+        else:
+            moments = []
+            for moment in self.timetable(episode):
+                steps = moment.t
+                if moment.learns:
+                    moments.append(moment)
+        report = self._report(episode, moments, steps, why)
+        if self.on_divergence == "raise":
+            self._refuse(network, x, episode, moments, report)
+        return moments, report, episode
 
-    def _plan(self, network: Network | Chain) -> compiled.Plan | None:
-        """The episode as the kernel knows it, if it does."""
-        return None
+    def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
+        """What the forward pass says of the batch."""
+        return prediction(episode, why=why)
 
-    @abstractmethod
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        """Run the episode, and say which stages learn when."""
+    def _present(self, network: nn.Module, x: Inputs, y: Tensor, energy: OutputEnergy) -> Episode:
+        return Episode(network, x, y, energy, self._matrices(network), plastic=self._plastic)
 
-    @abstractmethod
-    def _states(self, episode: Episode) -> Iterator[State]:
-        """Run the episode for someone who looks."""
-
-    def _matrices(self, network: Network | Chain) -> list[Tensor] | None:
+    def _matrices(self, network: nn.Module) -> list[Tensor] | None:
         return None if self.feedback is None else self.feedback.matrices(network)
 
-    def _present(
-        self, network: Network | Chain, x: Tensor, y: Tensor, *, plastic: bool = False
-    ) -> Episode:
-        energy, y = self._admit(network, x, y)
-        return Episode(network, x, y, energy, self._matrices(network), plastic=plastic)
+    def _states(self, episode: Episode) -> Iterator[State]:
+        for moment in self.timetable(episode):
+            yield episode.state(moment.t, moment.errors, tuple(sorted(moment.learns)))
 
-    def _admit(self, network: Network | Chain, x: Tensor, y: Tensor) -> tuple[OutputEnergy, Tensor]:
-        energy = OutputEnergy(admit_loss(network, self.loss), network.read_out())
+    def _admit(self, network: nn.Module, x: Inputs, y: Tensor) -> tuple[OutputEnergy, Tensor]:
+        loss = admit_loss(network, self.loss)
         for name in ("step_size", "steps"):
             if torch.is_tensor(value := getattr(self, name, None)):
                 admit_rate(name, value, network)
-        return energy, admit(network, x, y, energy.loss)
+        y = admit(network, x, y, loss)
+        return OutputEnergy(loss, read_out_of(network)), y
 
     def _refuse(
         self,
-        network: Network | Chain,
+        network: nn.Module,
+        x: Inputs,
         episode: Episode,
         moments: Sequence[Moment],
         report: Report,
@@ -224,55 +257,100 @@ class LocalRule:
         The first predictions tell of the input and the output's error of the loss; weights
         that are not finite reach one or the other, or an error between.
         """
-        if self.on_divergence == "allow":
-            return
-        activity = [episode.origin[0].u, report.loss]
-        if all_finite([*activity, *(moment.error for moment in moments)]):
+        taught = [e for m in moments for e in m.learns.values() if e is not None]
+        if all_finite([episode.origin.u(0), report.loss, *taught]):
             return
         assert episode.y is not None
         episode.forget()
-        x, y = episode.origin[0].x, episode.y
-        if all_finite([x, y, *(point.u for point in episode.origin)]):
+        u = [episode.origin.u(k) for k in range(episode.hidden + 1)]
+        if all_finite([*_parts(x), episode.y, *u]):
             episode.restart()
             for state in self._states(episode):
-                refuse_divergence(network, x, y, state)
-        explain_non_finite(network, x, y)
+                refuse_divergence(network, x, episode.y, state)
+        explain_non_finite(network, x, episode.y)
 
-    def _ascend(self, moments: Sequence[Moment], learning_rate: float | Tensor, batch: int) -> None:
-        """Change the weights of each stage at its moment, eq. 43."""
-        if torch.is_tensor(learning_rate):  # K networks as one, each with its own
-            own, rate = per_copy(learning_rate), 1 / batch
-            moments = [m._replace(error=own * m.error) for m in moments]
+    # -- what is learnt ----------------------------------------------------------------------
+
+    def _fill(self, episode: Episode, moment: Moment, k: int, error: Error, scale: float) -> None:
+        if error is None:
+            self._fill_nothing(episode, k, of_stage=True)
         else:
-            rate = learning_rate / batch
-        if not all(isinstance(moment.point, DensePoint) for moment in moments):
-            # All gradients before any change: a stage may learn at several moments.
-            changes = [list(point.gradients(rate * error)) for _, point, error in moments]
-            for parameter, change in chain.from_iterable(changes):
-                parameter.add_(change)
+            for n, (parameter, gradient) in enumerate(moment.look.gradients(k, scale * error)):
+                accumulate(parameter, gradient)
+                if n == 0 and self.feedback is not None and self.feedback.learns(k):
+                    accumulate(self.feedback.weights[k - 1], gradient.clone())
+        for parameter, own in self._own(episode, moment, k):
+            accumulate(parameter, -own / episode.batch)
+
+    def _own(
+        self, episode: Episode, moment: Moment, k: int
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        if k < episode.hidden:
+            yield from episode.own(k, moment.look, moment.deltas[k])
+
+    def _fill_nothing(self, episode: Episode, k: int, *, of_stage: bool = False) -> None:
+        none = episode.origin.parameters(k) if of_stage else episode.parameters(k)
+        for parameter in none:
+            accumulate(parameter, torch.zeros_like(parameter))
+        if self.feedback is not None and self.feedback.learns(k):
+            weight = self.feedback.weights[k - 1]
+            accumulate(weight, torch.zeros_like(weight))
+
+    def _ascend(
+        self, episode: Episode, moments: Sequence[Moment], learning_rate: float | Tensor
+    ) -> None:
+        """Change the weights of each stage at its moment, eq. 43."""
+        rate: float | Tensor = 1 / episode.batch
+        if torch.is_tensor(learning_rate):  # K networks as one, each with its own
+            own = per_copy(learning_rate)
+            moments = [
+                m._replace(learns={k: e if e is None else own * e for k, e in m.learns.items()})
+                for m in moments
+            ]
+        else:
+            rate = learning_rate / episode.batch
+        if all(episode.unit) and all(isinstance(m.look, DenseLook) for m in moments):
+            for moment in moments:
+                for k, error in moment.learns.items():
+                    B = None if self.feedback is None or k == 0 else self.feedback.weights[k - 1]
+                    if error is not None:
+                        moment.look.points[k].ascend(error, rate, B)  # type: ignore[attr-defined]
             return
-        for k, point, error in moments:
-            B = None if self.feedback is None or k == 0 else self.feedback.weights[k - 1]
-            point.ascend(error, rate, B)  # type: ignore[attr-defined]
+        # All gradients before any change: a stage may learn at several moments.
+        changes: list[tuple[nn.Parameter, Tensor]] = []
+        for moment in moments:
+            for k, error in moment.learns.items():
+                if error is not None:
+                    changes += moment.look.gradients(k, rate * error)
+                changes += [(p, rate * g) for p, g in self._own(episode, moment, k)]
+        for parameter, change in changes:
+            if parameter.requires_grad:
+                parameter.add_(change)
 
 
-def admit_rate(name: str, value: float | Tensor, network: Network | Chain) -> float | Tensor:
+def _parts(x: Inputs) -> list[Tensor]:
+    return [part for part in (x if isinstance(x, tuple) else (x,)) if part.is_floating_point()]
+
+
+def admit_rate(name: str, value: float | Tensor, network: nn.Module) -> float | Tensor:
     """Refuse what is no positive number, nor for K networks as one a tensor ``(K,)`` of them."""
     if not torch.is_tensor(value):
         return validate.positive(name, value)
-    if value.shape != (network.copies,):
-        expected = "a number" if network.copies is None else f"of shape ({network.copies},)"
+    copies = copies_of(network)
+    if value.shape != (copies,):
+        expected = "a number" if copies is None else f"of shape ({copies},)"
         raise ValueError(f"{name} must be {expected} for this network, not {tuple(value.shape)}")
     if not bool(((value > 0) & torch.isfinite(value)).all()):
         raise ValueError(f"{name} must be positive and finite, not {value.tolist()}")
     return value
 
 
-def prediction(episode: Episode) -> Report:
-    """What the forward pass says of the batch."""
-    assert episode.y is not None
-    u, energy = episode.output, episode.energy
-    return Report(energy.mean(u, episode.y), energy.read_out.function(u))
+def prediction(
+    episode: Episode, energy: Tensor | None = None, steps: int = 0, why: str = ""
+) -> Report:
+    """What the forward pass says of the batch, and how the episode ended."""
+    found = episode.energy.read_out.function(episode.output)
+    return Report(episode.loss(), found, energy, steps, "torch", why)
 
 
 def admit_step_size(step_size: float | Tensor) -> None:

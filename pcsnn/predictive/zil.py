@@ -21,17 +21,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.chains import Chain
-from pcsnn.networks import Network
-from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, Plan
-from pcsnn.predictive.inference import Episode, Error, State
-from pcsnn.predictive.kernels import AWAKE, FINITE
-from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
-from pcsnn.predictive.stages import per_copy
-from pcsnn.rules import Report
+from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, AWAKE, Plan
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.local import LocalRule, Moment, admit_step_size
+from pcsnn.predictive.looks import Error, per_copy
 
 
 @dataclass(frozen=True)
@@ -58,44 +54,47 @@ class ZIL(LocalRule):
         super().__post_init__()
         admit_step_size(self.step_size)
 
-    def _plan(self, network: Network | Chain) -> Plan:
-        return Plan(network.depth - 1, self.step_size, AT_OWN_TIME if self.literal else AT_FRONT)
+    def plan(self, network: nn.Module) -> Plan | str:
+        """Each layer's error at its own time, or the front alone."""
+        steps = len(network.nodes)  # type: ignore[arg-type]
+        return Plan(steps, self.step_size, AT_OWN_TIME if self.literal else AT_FRONT)
 
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        moments = self._simulated(episode) if self.literal else self._front(episode)
-        return moments, prediction(episode)
+    def at_once(self, episode: Episode) -> Moment | None:
+        """The errors at the front: all that Z-IL reads."""
+        if self.literal or not episode.rests or any(d is not None for d in episode.deviations):
+            return None
+        errors = episode.front(per_copy(self.step_size))
+        return Moment.of(0, episode, errors, dict(enumerate(errors)))
 
-    def _front(self, episode: Episode) -> list[Moment]:
-        """The errors at the front, output first: all that Z-IL reads."""
-        origin, error, gamma = episode.origin, episode.output_error(), per_copy(self.step_size)
-        last = len(origin) - 1
-        moments = [Moment(last, origin[last], error)]
-        for k in range(last, 0, -1):
-            error = origin[k].pull_back(error, episode.feedback[k - 1])
-            if torch.is_tensor(gamma) or gamma != 1:
-                error = gamma * error
-            moments.append(Moment(k - 1, origin[k - 1], error))
-        return moments
-
-    def _simulated(self, episode: Episode) -> list[Moment]:
-        """Every layer at every step, and each stage at its time."""
-        moments = []
-        last = len(episode.origin) - 1
-        for t in range(last + 1):
-            errors, k = episode.errors(), last - t
-            error = errors[k]
-            if error is not None:
-                moments.append(Moment(k, episode.points[k], error))
-            if t < last:
-                episode.move(episode.slopes(errors), per_copy(self.step_size))
-        return moments
-
-    def _states(self, episode: Episode) -> Iterator[State]:
-        last = len(episode.origin) - 1
-        for t in range(last + 1):
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Node ``k`` learns when the error first reaches it: so many steps as it is deep (C2)."""
+        due = depths(episode)
+        for t in range(max(due) + 1):
             errors = episode.errors()
-            yield episode.state(t, errors, (last - t,))
-            episode.move(episode.slopes(errors), per_copy(self.step_size))
+            learns = {k: errors[k] for k, own in enumerate(due) if own == t}
+            yield Moment.of(t, episode, errors, learns)
+            if t < max(due):
+                episode.move(episode.slopes(errors), per_copy(self.step_size))
+
+
+def depths(episode: Episode) -> list[int]:
+    """How many stages lie between each node and the output, the output's own 0 last.
+
+    Raises:
+        ValueError: where ways of different lengths lead from a node to the output: errors then
+            arrive at different times, and no single one is the node's own.
+    """
+    last, look = episode.hidden, episode.origin
+    due: list[set[int]] = [set() for _ in range(last)] + [{0}]
+    for k in range(last, -1, -1):
+        if len(due[k]) > 1:
+            raise ValueError(
+                f"value node {k} is {sorted(due[k])} stages below the output, by different ways: "
+                "a simulation has no one time for it; leave out literal=True"
+            )
+        for j in look.reads_nodes(k):
+            due[j] |= {n + 1 for n in due[k]}
+    return [min(own, default=0) for own in due]
 
 
 class Detector:
@@ -188,7 +187,7 @@ class FaZIL(LocalRule):
             time and never again, Z-IL's fast form stands in, with the same numbers.
     """
 
-    _guard: ClassVar[int] = FINITE | AWAKE
+    _always: ClassVar[int] = AWAKE
 
     detection_window: int = 4
     at_rest: bool = False
@@ -201,42 +200,52 @@ class FaZIL(LocalRule):
         if self.steps is not None:
             validate.positive_int("steps", self.steps)
 
-    def _plan(self, network: Network | Chain) -> Plan | None:
-        last = network.depth - 1
-        return Plan(last, 1.0, AT_FRONT) if self._once(last) else None
+    def plan(self, network: nn.Module) -> Plan | str:
+        """Z-IL's fast form, where no neuron can fire twice."""
+        last = len(network.nodes)  # type: ignore[arg-type]
+        if self._once(last):
+            return Plan(last, 1.0, AT_FRONT)
+        return "the kernel does not simulate φ, as this window and length ask for"
 
     def _once(self, last: int) -> bool:
         """Whether no neuron that fires on time can fire again: the episode is too short."""
         steps = last if self.steps is None else self.steps
         return not self.literal and last <= steps <= self.detection_window
 
-    def _run(self, episode: Episode) -> tuple[list[Moment], Report]:
-        if self._once(len(episode.origin) - 1):
-            moments = ZIL(self.loss, self.feedback)._front(episode)
-            if _on_time([moment.error for moment in moments]):
-                return moments, prediction(episode)
-        moments = [m for t, errors, fired in self._simulated(episode) for m in fired]
-        return moments, prediction(episode)
+    def at_once(self, episode: Episode) -> Moment | None:
+        """Z-IL's front, where φ provably fires for every neuron on time and never again."""
+        if not episode.rests or not _one_way(episode):
+            return None
+        if not self._once(max(depths(episode))):
+            return None
+        errors = episode.front(1.0)
+        if not _on_time(errors):
+            return None
+        return Moment.of(0, episode, errors, dict(enumerate(errors)))
 
-    def _simulated(self, episode: Episode) -> Iterator[tuple[int, Sequence[Error], list[Moment]]]:
-        last = len(episode.origin) - 1
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """A neuron learns when φ fires for it."""
+        last = max(depths(episode)) if _one_way(episode) else episode.hidden
         steps = last if self.steps is None else self.steps
-        phi = Detector(last + 1, self.detection_window, at_rest=self.at_rest, steps=steps)
+        phi = Detector(episode.hidden + 1, self.detection_window, at_rest=self.at_rest, steps=steps)
         for t in range(steps + 1):
             errors = episode.errors()
-            moments = []
-            for k, error in enumerate(phi.fires(errors, episode.changes)):
-                if error is not None:
-                    moments.append(Moment(k, episode.points[k], error))
-            yield t, errors, moments
+            fired = phi.fires(errors, episode.changes)
+            learns = {k: error for k, error in enumerate(fired) if error is not None}
+            yield Moment.of(t, episode, errors, learns)
             if t < steps:
                 episode.move(episode.slopes(errors), 1.0)
 
-    def _states(self, episode: Episode) -> Iterator[State]:
-        for t, errors, moments in self._simulated(episode):
-            yield episode.state(t, errors, tuple(sorted(m.k for m in moments)))
+
+def _one_way(episode: Episode) -> bool:
+    """Whether all ways from each node to the output are of one length."""
+    try:
+        depths(episode)
+    except ValueError:
+        return False
+    return True
 
 
-def _on_time(errors: Sequence[Tensor]) -> bool:
+def _on_time(errors: Sequence[Error]) -> bool:
     """Whether no error is zero at its own time: φ fires for every neuron of every sample."""
-    return all(bool((error != 0).all()) for error in errors)
+    return all(error is not None and bool((error != 0).all()) for error in errors)

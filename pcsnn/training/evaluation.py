@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.admission import admit_loss
 from pcsnn.data import Dataset, batches, one_hot
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
-from pcsnn.rules import DivergenceError, admit_loss
+from pcsnn.rules import DivergenceError
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 

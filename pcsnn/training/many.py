@@ -11,13 +11,14 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.activations import activation
+from pcsnn.admission import admit_loss
 from pcsnn.data import Dataset, batches, one_hot
 from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import hand_back, stack
 from pcsnn.networks import Network
 from pcsnn.predictive.inference_learning import risen
 from pcsnn.predictive.local import admit_rate
-from pcsnn.rules import DivergenceError, LearningRule, Report, admit_loss
+from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training.evaluation import check_fit
 from pcsnn.training.loop import History
 

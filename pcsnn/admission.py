@@ -1,0 +1,186 @@
+"""What is refused at the door: batches, targets and losses that do not fit their network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.activations import Activation, activation
+from pcsnn.chains import Chain
+from pcsnn.data import one_hot
+from pcsnn.likelihood import Loss, as_loss
+from pcsnn.networks import Network
+from pcsnn.rules import Inputs
+
+
+def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) -> Tensor:
+    """Refuse a batch that does not fit its network; return the targets ``(B, n_out)``.
+
+    Whole numbers ``(B,)`` are labels, and become one-hot targets (eq. 8). For K networks as
+    one, inputs and targets may have a K in front, ``(K, B, …)``, or be the same for all.
+    Where the loss is one of probabilities, targets have to be: soft ones may be, numbers that
+    are negative or do not sum to 1 are not. What any other module will give is known only when
+    it has: its targets are looked at then, by :func:`admit_targets`.
+
+    Raises:
+        TypeError, ValueError: in a sentence that names ``x`` or ``y``.
+    """
+    admit_input(network, x)
+    validate.tensor("y", y, floating=False)
+    if not isinstance(network, Network | Chain):
+        return y
+    assert torch.is_tensor(x)
+    given = y.is_floating_point()
+    if not given:
+        y = _one_hot(y, network.outputs, x.dtype)
+    if y.dim() == 2 and y.shape[1] != network.outputs:
+        raise ValueError(f"y must have {network.outputs} columns, not {y.shape[1]}")
+    if y.dim() < 2 or y.shape[-1] != network.outputs:
+        raise ValueError(
+            f"y must hold labels (batch,) or targets (batch, {network.outputs}), "
+            f"not {tuple(y.shape)}"
+        )
+    batch = x.shape[:1] if network.copies is None else x.shape[-2:-1]
+    if y.shape[-2:-1] != batch:
+        raise ValueError(f"x holds {batch[0]} samples, but y has shape {tuple(y.shape)}")
+    if y.dim() > 2 and y.shape[:-2] != (network.copies,):
+        raise ValueError(f"y has shape {tuple(y.shape)}, which fits no {_noun(network)}")
+    validate.same_kind("y", y, "the network", parameter_of(network))
+    if given and loss is not None and loss.takes != "anything":
+        validate.probabilities("y", y)
+    return y if network.copies is None else y.expand(network.copies, *y.shape[-2:])
+
+
+def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """The targets of an output of any shape ``(B, …, n)``: itself, or labels ``(B, …)``.
+
+    Raises:
+        TypeError, ValueError: in a sentence that names ``y``.
+    """
+    if not y.is_floating_point():
+        if y.shape != u.shape[:-1]:
+            raise ValueError(
+                f"y must hold labels of shape {tuple(u.shape[:-1])} for an output of shape "
+                f"{tuple(u.shape)}, not {tuple(y.shape)}"
+            )
+        return _one_hot(y, u.shape[-1], u.dtype)
+    if y.shape != u.shape:
+        raise ValueError(
+            f"y must have the output's shape {tuple(u.shape)}, or be labels of shape "
+            f"{tuple(u.shape[:-1])}, not of shape {tuple(y.shape)}"
+        )
+    validate.same_kind("y", y, "the network's output", u)
+    if loss.takes != "anything":
+        validate.probabilities("y", y.flatten(0, -2))
+    return y
+
+
+def _one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    return one_hot(labels.flatten(), classes, dtype=dtype).view(*labels.shape, -1)
+
+
+def admit_input(network: nn.Module, x: Inputs) -> None:
+    """Refuse inputs that do not fit their network."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"network must be a torch.nn.Module, not {_kind(network)}")
+    if isinstance(network, Network):
+        _admit_rows(network, x)
+    else:
+        for name, part in _named(x):
+            validate.tensor(name, part, floating=isinstance(network, Chain))
+            if part.dim() < (2 if part.is_floating_point() else 1) or part.shape[0] == 0:
+                raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
+    parameter = parameter_of(network)
+    for name, part in _named(x):
+        if part.is_floating_point():
+            validate.same_kind(name, part, "the network", parameter)
+        elif part.device != parameter.device:
+            raise ValueError(f"{name} is on {part.device}, but the network on {parameter.device}")
+    if torch._C._is_any_autocast_enabled():  # the public question takes ten times as long
+        raise TypeError(
+            "autocast mixes precisions within a step, which rules do not: build the network "
+            "with dtype=torch.bfloat16, and leave autocast"
+        )
+
+
+def _admit_rows(network: Network, x: Inputs) -> None:
+    if not torch.is_tensor(x):
+        raise TypeError(f"x must be a tensor, not {_kind(x)}")
+    if network.copies is None or x.dim() != 3:
+        validate.matrix("x", x, network.sizes[0])
+    elif x.shape[0] != network.copies or x.shape[2] != network.sizes[0]:
+        expected = (network.copies, "batch", network.sizes[0])
+        raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
+    if network.training and x.shape[0] < 2 and any(m.norm is not None for m in network.layers):
+        raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
+
+
+def _named(x: Inputs) -> list[tuple[str, Tensor]]:
+    if isinstance(x, tuple):
+        if not x:
+            raise ValueError("x is an empty tuple")
+        return [(f"x[{k}]", part) for k, part in enumerate(x)]
+    return [("x", x)]
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _shape(part: Tensor) -> str:
+    return f"shape {tuple(part.shape)}"
+
+
+def parameter_of(network: nn.Module) -> Tensor:
+    """A parameter, by which to tell device and precision."""
+    if isinstance(network, Network):
+        return network.parts()[0].weight
+    found = next(network.parameters(), None)
+    if found is None:
+        raise ValueError("network has no parameters, so nothing to learn")
+    return found
+
+
+def _noun(network: Network | Chain) -> str:
+    return "network" if network.copies is None else f"stack of {network.copies} networks"
+
+
+def copies_of(network: nn.Module) -> int | None:
+    """K for K networks as one, otherwise ``None``."""
+    return network.copies if isinstance(network, Network) else None
+
+
+def read_out_of(network: nn.Module) -> Activation:
+    """What turns the last value node into the prediction."""
+    return network.read_out() if isinstance(network, Network | Chain) else _IDENTITY
+
+
+_IDENTITY = activation("identity")
+
+
+def admit_loss(network: nn.Module, loss: str | Loss) -> Loss:
+    """Refuse a loss that expects another output than the network has; return the loss.
+
+    Raises:
+        ValueError: for logits that have already passed an activation, and for probabilities
+            that do not come from a softmax.
+    """
+    loss = as_loss(loss)
+    if not isinstance(network, Network | Chain):
+        return loss
+    output = network.output_activation.name
+    if loss.takes == "logits" and output not in _LOGITS:
+        raise ValueError(
+            f"loss {loss.name!r} takes logits, but the network ends in {output}: build it with "
+            "output='identity'"
+        )
+    if loss.takes == "probabilities" and output != "softmax":
+        raise ValueError(
+            f"loss {loss.name!r} takes probabilities, but the network ends in {output}: build "
+            "it with output='softmax'"
+        )
+    return loss
+
+
+_LOGITS = ("identity", "lif-rate")  # firing rates, too, may be what a softmax is given

@@ -1,0 +1,280 @@
+"""A look at any module: its forward pass, with autograd's graph cut at every value node.
+
+Each stage, what lies between nodes, is differentiated by autograd, and by nothing beyond its own
+two ends: at a node the graph ends in what was predicted and begins anew at the value held there.
+So a stage may be anything that PyTorch differentiates, a node may be read by several stages, and
+a stage may read several nodes: residuals, attention, convolutions, embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn.energies import Energy
+from pcsnn.nodes import ValueNode, nodes_of
+from pcsnn.predictive.looks import Error
+from pcsnn.predictive.replay import Replay
+
+
+class Reads(NamedTuple):
+    """What one stage reads: nodes below it, and parameters that learn."""
+
+    nodes: list[int]
+    parameters: list[nn.Parameter]
+
+
+class Subject:
+    """A module that is looked at again and again during one episode.
+
+    Args:
+        network: any module with value nodes in it.
+        inputs: what it is given, one tensor or several.
+
+    Raises:
+        ValueError: for a module without value nodes, and for nodes met twice or never.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.run: Callable[..., Any] = getattr(network, "last_node", network)
+        self.inputs = inputs
+        self.names = dict((node, name) for name, node in nodes_of(network))
+        if not self.names:
+            raise ValueError(
+                f"network has no value node to infer: put a pcsnn.ValueNode into the forward of "
+                f"the {type(network).__name__} (pcsnn.with_nodes does it for a Sequential), or "
+                "use Backprop"
+            )
+        self.buffers = [*network.buffers()]
+        self.learning = [p for p in network.parameters() if p.requires_grad]
+        self.nodes: list[ValueNode] = []
+        self.replay = Replay(self.buffers)
+        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        self.drawn: Tensor | None = None  # the generator's state before the first look, if drawn
+
+    def describe(self, k: int) -> str:
+        """A node by its name."""
+        return f"the value node {self.names[self.nodes[k]] or k}"
+
+    @contextmanager
+    def visited(self, visitor: CutLook) -> Iterator[None]:
+        """Every node asks the visitor while this lasts."""
+        for node in self.names:
+            node.visitor = visitor
+        try:
+            yield
+        finally:
+            for node in self.names:
+                node.visitor = None
+
+
+class CutLook:
+    """One forward pass of a :class:`Subject`, with given values at its nodes.
+
+    Args:
+        subject: the module and its input.
+        leaves: the values, each the beginning of a graph; ``None`` for the forward pass, where
+            every value is its prediction.
+        anew: compute all of it, although it was computed before.
+    """
+
+    def __init__(
+        self, subject: Subject, leaves: list[Tensor] | None = None, *, anew: bool = False
+    ) -> None:
+        self.subject, self._leaves = subject, [] if leaves is None else leaves
+        self._first, self._count = leaves is None, 0
+        self._graph: list[Tensor] = []  # what each stage predicts, with its graph
+        self._given: list[Tensor] = []
+        self._reads: dict[int, Reads] = {}
+        with subject.visited(self), torch.enable_grad():
+            output = self._repeated(anew)
+        self._graph.append(self._admit_output(output))
+        self._predicted = [u.detach() for u in self._graph]
+        self.energies = [node.energy for node in subject.nodes]
+        if self._first:
+            self._admit_graph()
+
+    @classmethod
+    def forward(cls, network: nn.Module, inputs: tuple[Any, ...]) -> CutLook:
+        """The forward pass."""
+        return cls(Subject(network, inputs))
+
+    def _repeated(self, anew: bool) -> Any:
+        """Run the module. What it draws at random, as dropout does, it draws at the first look;
+
+        the others repeat the draw, so that an episode infers the values of one network.
+        """
+        subject = self.subject
+        replay = subject.replay
+        if self._first:
+            before = _generator_state(subject.device)
+            with replay:
+                output = subject.run(*subject.inputs)
+            if not torch.equal(before, _generator_state(subject.device)):
+                subject.drawn = before
+            return output
+        if subject.drawn is None:
+            if anew or not replay.sound:
+                return subject.run(*subject.inputs)
+            with replay:
+                return subject.run(*subject.inputs)
+        before = _generator_state(subject.device)
+        _generator_state(subject.device, subject.drawn)
+        try:
+            return subject.run(*subject.inputs)
+        finally:
+            _generator_state(subject.device, before)
+
+    def meet(self, node: ValueNode, u: Tensor) -> Tensor:
+        """A node on the way: note what was predicted, go on from the value held there."""
+        subject, k = self.subject, self._count
+        self._count += 1
+        with torch._C.DisableTorchFunction():
+            if self._first:
+                self._admit_node(node, u)
+                subject.nodes.append(node)
+                self._leaves.append(u.detach().requires_grad_())
+            elif k >= len(subject.nodes) or subject.nodes[k] is not node:
+                raise ValueError("network must meet its value nodes in one order at every look")
+            self._graph.append(u)
+            x = self._leaves[k]
+            known = subject.replay.given.get(k)
+            if known is None or known[0] is not x:
+                # One object for one value, by which a replay knows that nothing has changed.
+                known = subject.replay.given[k] = x, node.energy.hand_on(x)
+            return known[1]
+
+    def _admit_node(self, node: ValueNode, u: Tensor) -> None:
+        name = self.subject.names.get(node, "")
+        if node in self.subject.nodes:
+            raise ValueError(
+                f"the value node {name} is met twice in one pass: give each place its own"
+            )
+        if not (torch.is_tensor(u) and u.is_floating_point() and u.dim() >= 2):
+            raise ValueError(f"the value node {name} must be given a tensor (batch, …) of numbers")
+
+    def _admit_output(self, output: Any) -> Tensor:
+        if not (torch.is_tensor(output) and output.is_floating_point() and output.dim() >= 2):
+            kind = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+            raise ValueError(f"network must give one tensor (batch, …) of numbers, not {kind}")
+        return output
+
+    def _admit_graph(self) -> None:
+        """Every node met, and read; every stage differentiable."""
+        never = [
+            name for node, name in self.subject.names.items() if node not in self.subject.nodes
+        ]
+        if never:
+            raise ValueError(f"the value node {never[0]} is never met in a forward pass")
+        read = {j for k in range(len(self._graph)) for j in self.reads(k).nodes}
+        for k in range(len(self.subject.nodes)):
+            if k not in read:
+                raise ValueError(
+                    f"no gradient passes from {self.subject.describe(k)} to what lies above it: "
+                    "a stage there is not differentiable, or nothing reads it"
+                )
+
+    def u(self, k: int) -> Tensor:
+        """What stage ``k`` predicts."""
+        return self._predicted[k]
+
+    def x(self, k: int) -> Tensor:
+        """The value of node ``k``."""
+        return self._leaves[k].detach()
+
+    def moved(self, deviations: Sequence[Error], *, anew: bool = False) -> CutLook:
+        """Run again, with leaves of their own for what has moved."""
+        leaves = [
+            leaf if d is None and not anew else _leaf(leaf, d)
+            for leaf, d in zip(self._leaves, deviations, strict=False)
+        ]
+        return CutLook(self.subject, [*leaves, *self._leaves[len(leaves) :]], anew=anew)
+
+    def change(self, k: int, origin: CutLook) -> Error:
+        """``u − u₀``, nothing where the stage was not even computed again."""
+        now, then = self._graph[k], origin._graph[k]
+        if now is then:
+            return None
+        energy = self.energies[k] if k < len(self.energies) else Energy()
+        return energy.change(self._predicted[k], origin._predicted[k])
+
+    def reads(self, k: int) -> Reads:
+        """The nodes and parameters that the graph of stage ``k`` ends in."""
+        if k not in self._reads:
+            ends = _ends(self._graph[k])
+            nodes = [j for j, leaf in enumerate(self._leaves) if id(leaf) in ends]
+            learning = [p for p in self.subject.learning if id(p) in ends]
+            self._reads[k] = Reads(nodes, learning)
+        return self._reads[k]
+
+    def reads_nodes(self, k: int) -> Sequence[int]:
+        """The nodes that stage ``k`` reads."""
+        return self.reads(k).nodes
+
+    def back(
+        self, k: int, error: Tensor, feedback: Tensor | None = None
+    ) -> Iterable[tuple[int, Tensor]]:
+        """The vector-Jacobian product of stage ``k``, to every node that it reads."""
+        if feedback is not None:
+            raise ValueError(
+                "feedback needs stages with one weight matrix each, which are written out: "
+                "a pcsnn.Network without batch norm, hooks or parametrisations"
+            )
+        nodes = self.reads(k).nodes
+        if not nodes:
+            return ()
+        found = self._derivatives(k, [self._leaves[j] for j in nodes], error)
+        return [(j, g) for j, g in zip(nodes, found, strict=True) if g is not None]
+
+    def gradients(self, k: int, error: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Of all that stage ``k`` is made of."""
+        parameters = self.parameters(k)
+        if parameters:
+            found = self._derivatives(k, parameters, error)
+            yield from ((p, g) for p, g in zip(parameters, found, strict=True) if g is not None)
+
+    def parameters(self, k: int) -> Sequence[nn.Parameter]:
+        """Those of stage ``k`` that learn."""
+        return self.reads(k).parameters
+
+    def _derivatives(
+        self, k: int, of: Sequence[Tensor], error: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(self._graph[k], of, error, retain_graph=True, allow_unused=True)
+
+
+def _leaf(leaf: Tensor, d: Error) -> Tensor:
+    x = leaf.detach()
+    return (x.clone() if d is None else x + d).requires_grad_()
+
+
+def _ends(u: Tensor) -> set[int]:
+    """The ids of all tensors in which the graph of ``u`` ends."""
+    if u.grad_fn is None:
+        return {id(u)} if u.requires_grad else set()
+    found: set[int] = set()
+    seen, left = set(), [u.grad_fn]
+    while left:
+        function = left.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):
+            found.add(id(function.variable))
+        left += [f for f, _ in function.next_functions if f is not None]
+    return found
+
+
+def _generator_state(device: torch.device, state: Tensor | None = None) -> Tensor:
+    """Of the generator that modules on a device draw from; set first, where given."""
+    if device.type == "cuda":
+        if state is not None:
+            torch.cuda.set_rng_state(state, device)
+        return torch.cuda.get_rng_state(device)
+    if state is not None:
+        torch.set_rng_state(state)
+    return torch.get_rng_state()
