@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import activation
-from pcsnn.admission import admit, admit_loss
+from pcsnn.admission import admit, admit_loss, admit_targets, read_out_of
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
-from pcsnn.rules import Report, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
 
 
 @dataclass
@@ -130,20 +130,18 @@ class Backprop:
         validate.one_of("on_divergence", self.on_divergence, ("raise", "allow"))
 
     @torch.no_grad()
-    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with the gradient of the mean loss over the batch.
 
         Raises:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or weights are not finite.
         """
-        if not isinstance(network, Network):
-            raise TypeError(
-                "network must be a pcsnn.Network, whose layers are written out: for a "
-                f"{type(network).__name__} use ZIL, or autograd"
-            )
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
+        if not isinstance(network, Network) or network.not_ordinary():
+            return self._by_autograd(network, x, y, loss)
+        assert torch.is_tensor(x)
         trace = forward(network, x)
         energy = OutputEnergy(loss, _IDENTITY)  # whose functions take what is not finite
         losses = energy.value(trace.prediction, y)
@@ -156,6 +154,27 @@ class Backprop:
             _fill(layer, error, a)
         trace.update_moving()
         return Report(losses.mean(dim=-1), trace.prediction)
+
+    def _by_autograd(self, network: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> Report:
+        """Of a module that is not written out: autograd goes through it, as ever."""
+        energy = OutputEnergy(loss, read_out_of(network))
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        kept = [(b, b.clone()) for b in network.buffers()]
+        with torch.enable_grad():
+            run = getattr(network, "last_node", network)
+            u = run(*(x if isinstance(x, tuple) else (x,)))
+            y = y if y.is_floating_point() and y.shape == u.shape else admit_targets(u, y, loss)
+            losses = energy.value(u, y)
+            total = losses.sum() / u.shape[0]
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+        filled = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
+        if self.on_divergence == "raise" and not all_finite([losses, *(g for _, g in filled)]):
+            for buffer, before in kept:
+                buffer.data.copy_(before)
+            explain_non_finite(network, x, y)
+        for parameter, gradient in filled:
+            accumulate(parameter, gradient)
+        return Report(total.detach(), energy.read_out.function(u).detach())
 
 
 _IDENTITY = activation("identity")

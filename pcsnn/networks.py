@@ -197,6 +197,12 @@ class Network(nn.Module):
                     return f"layers[{l}] {reason}"
         return ""
 
+    def not_ordinary(self) -> str:
+        """Why its forward pass is not its layers composed, each as it is written; or nothing."""
+        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+            return "a value node hands on something else than its value"
+        return self.not_plain()
+
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""

@@ -44,7 +44,7 @@ class Report:
 class LearningRule(Protocol):
     """Anything that can stand where ``loss.backward()`` stood."""
 
-    def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` for one batch ``(B, n_in)`` with labels ``(B,)`` or targets ``(B, n)``."""
         ...
 
@@ -53,7 +53,7 @@ class DivergenceError(ArithmeticError):
     """Activity, loss or parameters are no longer finite, although the data is."""
 
 
-def explain_non_finite(network: nn.Module, x: Inputs, y: Tensor) -> NoReturn:
+def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
     """Say which input was to blame for activity or a loss that is not finite.
 
     Rules look once, at the sum of all they computed, and come here only when it is not

@@ -483,5 +483,5 @@ def test_networks_without_a_weight_for_each_stage_are_refused():
     with pytest.raises(TypeError, match=r"feedback needs a pcsnn.Network"):
         ZIL(feedback=plain)(chain, x, y)
     normed = pcsnn.mlp(SIZES, batch_norm=True)
-    with pytest.raises(ValueError, match="feedback needs a stage with one weight matrix"):
+    with pytest.raises(ValueError, match="feedback needs stages with one weight matrix each"):
         ZIL(feedback=Feedback.random(normed))(normed, x, y)

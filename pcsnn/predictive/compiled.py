@@ -209,7 +209,7 @@ def _of_plan(form: Form, plan: Plan) -> Fixed:
     steps, gamma, reading = plan
     plain = [v for v in (steps, gamma) if not torch.is_tensor(v)]
     if len(plain) == 2:
-        return _fixed(form, steps, gamma, reading)  # type: ignore[arg-type]
+        return _fixed(form, steps, gamma, reading)
     found = _fixed(form, 1, 1.0, reading)
     own_steps = torch.as_tensor(steps).expand(form.K).to(torch.int64).numpy().copy()
     own_gamma = torch.as_tensor(gamma).expand(form.K).to(form.dtype).numpy().copy()
@@ -252,7 +252,7 @@ def _run(
         return None, REFUSED
     if learning_rate is not None and gradients:  # of stages some of which do not learn
         for parameter, change in zip(own, gradients, strict=True):
-            if parameter is not None and parameter.requires_grad:
+            if parameter is not None and change is not None and parameter.requires_grad:
                 parameter.add_(change)
     elif teaches:
         for parameter in own:

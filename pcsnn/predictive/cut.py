@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pcsnn.energies import Energy
+from pcsnn.chains import Chain
+from pcsnn.energies import Gaussian
 from pcsnn.nodes import ValueNode, nodes_of
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.replay import Replay
@@ -42,6 +43,7 @@ class Subject:
     def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         self.run: Callable[..., Any] = getattr(network, "last_node", network)
         self.inputs = inputs
+        self.chain = network.chain if isinstance(network, Chain) else None
         self.names = dict((node, name) for name, node in nodes_of(network))
         if not self.names:
             raise ValueError(
@@ -59,6 +61,19 @@ class Subject:
     def describe(self, k: int) -> str:
         """A node by its name."""
         return f"the value node {self.names[self.nodes[k]] or k}"
+
+    def not_read(self, k: int) -> str:
+        """What to say where no gradient comes back to a node."""
+        if self.chain is not None:
+            stage = self.chain[k + 1]
+            return (
+                f"stage {k + 1} ({type(stage).__name__}) is not differentiable: no gradient "
+                "passes from what it gives to what it takes"
+            )
+        return (
+            f"no gradient passes from {self.describe(k)} to what lies above it: "
+            "a stage there is not differentiable, or nothing reads it"
+        )
 
     @contextmanager
     def visited(self, visitor: CutLook) -> Iterator[None]:
@@ -173,10 +188,7 @@ class CutLook:
         read = {j for k in range(len(self._graph)) for j in self.reads(k).nodes}
         for k in range(len(self.subject.nodes)):
             if k not in read:
-                raise ValueError(
-                    f"no gradient passes from {self.subject.describe(k)} to what lies above it: "
-                    "a stage there is not differentiable, or nothing reads it"
-                )
+                raise ValueError(self.subject.not_read(k))
 
     def u(self, k: int) -> Tensor:
         """What stage ``k`` predicts."""
@@ -199,7 +211,7 @@ class CutLook:
         now, then = self._graph[k], origin._graph[k]
         if now is then:
             return None
-        energy = self.energies[k] if k < len(self.energies) else Energy()
+        energy = self.energies[k] if k < len(self.energies) else _OUTPUT
         return energy.change(self._predicted[k], origin._predicted[k])
 
     def reads(self, k: int) -> Reads:
@@ -245,6 +257,9 @@ class CutLook:
         self, k: int, of: Sequence[Tensor], error: Tensor
     ) -> tuple[Tensor | None, ...]:
         return torch.autograd.grad(self._graph[k], of, error, retain_graph=True, allow_unused=True)
+
+
+_OUTPUT = Gaussian()  # whose changes are plain differences
 
 
 def _leaf(leaf: Tensor, d: Error) -> Tensor:

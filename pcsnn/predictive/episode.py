@@ -26,7 +26,7 @@ from pcsnn import validate
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
-from pcsnn.networks import Network
+from pcsnn.networks import Network, plain
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
 from pcsnn.predictive.looks import Error, Look
@@ -114,6 +114,13 @@ class Episode:
         """Back to the forward pass."""
         self.look, self.deviations = self.origin, [None] * len(self.deviations)
 
+    def unmasked(self, k: int) -> Tensor:
+        """What is predicted for node ``k`` at first, without the −∞ that masks logits."""
+        u = self.origin.u(k)
+        if k == self.hidden or self.unit[k]:
+            return u
+        return u.masked_fill(torch.isneginf(u), 0)
+
     def loss(self) -> Tensor:
         """Of the forward pass, the mean over the batch."""
         assert self.y is not None
@@ -125,7 +132,9 @@ class Episode:
         """All that learns from the error of node ``k``: its stage's, and its energy's."""
         found = list(self.origin.parameters(k))
         energy = self.origin.energies[k] if k < self.hidden else None
-        held = energy.parameters() if isinstance(energy, nn.Module) else ()
+        held: list[nn.Parameter] = []
+        if isinstance(energy, nn.Module):
+            held = list(energy.parameters())
         return [*found, *(p for p in held if p.requires_grad)]
 
     def own(self, k: int, look: Look, delta: Error) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -230,8 +239,8 @@ class Episode:
         plain = not torch.is_tensor(step_size) and step_size == 1
         for k in range(last, -1, -1):
             if k < last:
-                if not plain and back[k] is not None:
-                    back[k] = step_size * back[k]
+                d = back[k]
+                back[k] = d if plain or d is None else step_size * d
                 errors[k] = self.error_of(k, back[k], origin)
             error = errors[k]
             if error is not None and k > 0:
@@ -284,12 +293,23 @@ class Episode:
 
 def look_at(network: nn.Module, x: Inputs) -> Look:
     """The forward pass of a network: written out where its stages are, cut where they are not."""
+    if isinstance(network, Network | Chain) and network.depth < 2:
+        raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
     if isinstance(network, Network):
-        if network.depth < 2:
-            raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
         if not not_written_out(network):
             return DenseLook.forward(network, x)  # type: ignore[arg-type]
+        _admit_hooks(network)
     return CutLook.forward(network, x if isinstance(x, tuple) else (x,))
+
+
+def _admit_hooks(network: Network) -> None:
+    """A hook around a whole layer is passed by where the cut is within the layer."""
+    for l, layer in enumerate(network.layers):
+        if network.value_nodes == "pre-activation" and plain(layer):
+            raise ValueError(
+                f"layers[{l}] {plain(layer)}, and the network is cut at its pre-activation, "
+                "within it: put them on the layer's linear map or activation"
+            )
 
 
 def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:

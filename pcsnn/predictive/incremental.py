@@ -14,7 +14,7 @@ from pcsnn.backprop import all_finite
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference_learning import diverged, has_risen
 from pcsnn.predictive.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
-from pcsnn.predictive.looks import per_copy
+from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
 
 
@@ -90,7 +90,7 @@ class IncrementalInferenceLearning(LocalRule):
         for t in range(self.steps):
             errors = episode.errors()
             slopes = episode.slopes(errors)  # before any weight changes
-            reached = {k: e for k, e in enumerate(errors) if e is not None}
+            reached: dict[int, Error] = {k: e for k, e in enumerate(errors) if e is not None}
             yield Moment.of(t, episode, errors, reached)
             episode.move(slopes, per_copy(self.step_size))
 

@@ -85,14 +85,16 @@ def _layer(layout: Layout, nodes: np.ndarray, h: int) -> np.ndarray:
     return flat.reshape(len(flat) // n, n)
 
 
-@intrinsic
-def _pointer(context: Any, address: Any) -> Any:  # pragma: no cover - numba reads it
+def _to_pointer(context: Any, address: Any) -> Any:  # pragma: no cover - numba reads it
     """A number as the address it is."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(types.intp), build
+
+
+_pointer: Any = intrinsic(_to_pointer)
 
 
 @_compiled

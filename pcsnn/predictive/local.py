@@ -20,6 +20,7 @@ from pcsnn.admission import admit, admit_loss, copies_of, read_out_of
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
+from pcsnn.networks import Network
 from pcsnn.predictive import compiled
 from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.episode import Episode, State
@@ -155,7 +156,7 @@ class LocalRule:
     def watch(self, network: nn.Module, x: Inputs, y: Tensor) -> Iterator[State]:
         """The states of the episode, each saying which stages would learn; nothing is changed."""
         energy, y = self._admit(network, x, y)
-        episode = self._present(network, x, y, energy)
+        episode = self._present(network, x, y, energy, plastic=False)
         episode.forget()
         yield from self._states(episode)
 
@@ -193,9 +194,12 @@ class LocalRule:
         """The episode as the kernel knows it, or why it does not."""
         return f"the kernel does not know {type(self).__name__}"
 
-    def scatter(self, network: nn.Module, batch: int) -> Tensor | None:
+    def scatter(self, network: Network, batch: int) -> Tensor | None:
         """Where hidden values start beside the forward pass, for rules that break C1."""
         return None
+
+    def start(self, episode: Episode) -> None:
+        """Where hidden values start, for rules that break C1; at the forward pass otherwise."""
 
     @property
     def guards(self) -> int:
@@ -207,6 +211,7 @@ class LocalRule:
     ) -> tuple[list[Moment], Report, Episode]:
         """The episode of any network: which stages learn from what."""
         episode = self._present(network, x, y, energy)
+        self.start(episode)
         found = self.at_once(episode)
         steps = 0
         if found is not None:
@@ -226,8 +231,17 @@ class LocalRule:
         """What the forward pass says of the batch."""
         return prediction(episode, why=why)
 
-    def _present(self, network: nn.Module, x: Inputs, y: Tensor, energy: OutputEnergy) -> Episode:
-        return Episode(network, x, y, energy, self._matrices(network), plastic=self._plastic)
+    def _present(
+        self,
+        network: nn.Module,
+        x: Inputs,
+        y: Tensor,
+        energy: OutputEnergy,
+        *,
+        plastic: bool | None = None,
+    ) -> Episode:
+        plastic = self._plastic if plastic is None else plastic
+        return Episode(network, x, y, energy, self._matrices(network), plastic=plastic)
 
     def _matrices(self, network: nn.Module) -> list[Tensor] | None:
         return None if self.feedback is None else self.feedback.matrices(network)
@@ -258,11 +272,11 @@ class LocalRule:
         that are not finite reach one or the other, or an error between.
         """
         taught = [e for m in moments for e in m.learns.values() if e is not None]
-        if all_finite([episode.origin.u(0), report.loss, *taught]):
+        if all_finite([episode.unmasked(0), report.loss, *taught]):
             return
         assert episode.y is not None
         episode.forget()
-        u = [episode.origin.u(k) for k in range(episode.hidden + 1)]
+        u = [episode.unmasked(k) for k in range(episode.hidden + 1)]
         if all_finite([*_parts(x), episode.y, *u]):
             episode.restart()
             for state in self._states(episode):

@@ -231,7 +231,7 @@ class FaZIL(LocalRule):
         for t in range(steps + 1):
             errors = episode.errors()
             fired = phi.fires(errors, episode.changes)
-            learns = {k: error for k, error in enumerate(fired) if error is not None}
+            learns: dict[int, Error] = {k: e for k, e in enumerate(fired) if e is not None}
             yield Moment.of(t, episode, errors, learns)
             if t < steps:
                 episode.move(episode.slopes(errors), 1.0)

@@ -113,7 +113,7 @@ class _Run:
             self.data, self.batch_size, generator=self.order, drop_last=self.drop_last
         ):
             self.optimiser.zero_grad(set_to_none=True)
-            report = self.rule(self.network, x, y)  # type: ignore[arg-type]
+            report = self.rule(self.network, x, y)
             self.optimiser.step()
             total += report.loss.detach() * len(x)
             count += len(x)
