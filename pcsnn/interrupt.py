@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +21,23 @@ def _leave(number: int = signal.SIGINT, frame: FrameType | None = None) -> NoRet
     sys.stdout.flush()
     print(LINE, file=sys.stderr, flush=True)
     os._exit(BY_SIGNAL)
+
+
+def only_here() -> None:
+    """From now on Ctrl-C reaches this process alone, and not those that it starts.
+
+    A terminal sends it to all of them, and each would print where it was. They inherit what is
+    blocked, and are ended by the one that started them. (Windows has no such inheritance.)
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        threading.Thread(target=_pass_on, daemon=True).start()
+
+
+def _pass_on() -> None:
+    while signal.sigwait({signal.SIGINT}):
+        _thread.interrupt_main()
 
 
 def _is_command() -> bool:

@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def _start(commands: typer.Typer, name: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # runs put their state aside
+    interrupt.only_here()
     try:
         commands(prog_name=name)
     finally:

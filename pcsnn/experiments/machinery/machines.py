@@ -7,18 +7,24 @@ Runs are spread by joblib, and its backend is the user's: ``joblib.parallel_conf
 from __future__ import annotations
 
 import itertools
+import logging
 import platform
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock, Timeout
 from joblib import cpu_count, parallel_config
-from joblib.parallel import BACKENDS, get_active_backend
+from joblib.parallel import BACKENDS, ParallelBackendBase, get_active_backend
 
 from pcsnn.data.files import user_cache
 from pcsnn.experiments.machinery.base import ExperimentError
 from pcsnn.experiments.machinery.work import all_work
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 LOCAL = ("loky", "multiprocessing", "threading", "sequential")
 _PATIENCE = 5.0  # seconds in which a scheduler has to answer
@@ -56,20 +62,47 @@ def backend(name: str | None = None, scheduler: str | None = None) -> Iterator[N
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[None]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError as error:
         raise ExperimentError(
             "backend 'dask' needs dask.distributed: pip install pcsnn[cluster]"
         ) from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here
+    kept = f"what is finished is kept in {all_work()}, and the same command continues"
     try:
         client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # the last two: no address at all
-        raise ExperimentError(
-            f"scheduler {scheduler!r} does not answer; "
-            f"what is finished of earlier runs is kept in {all_work()}"
-        ) from error
-    with client, parallel_config(backend="dask", client=client):
-        yield
+        raise ExperimentError(f"scheduler {scheduler!r} does not answer; {kept}") from error
+    with client:
+        _await_worker(client, f"scheduler {scheduler!r} has no workers; {kept}")
+        try:
+            with parallel_config(backend=_backend_of(client)):
+                yield
+        except CancelledError as error:
+            raise ExperimentError(f"scheduler {scheduler!r} was lost; {kept}") from error
+        except KilledWorker as error:
+            raise ExperimentError(f"workers of {scheduler!r} died of one run; {kept}") from error
+
+
+def _backend_of(client: Client) -> ParallelBackendBase:
+    """joblib's, but for one thing: where one run is done at a time, joblib does it here."""
+    from joblib._dask import DaskDistributedBackend
+
+    class Cluster(DaskDistributedBackend):
+        def configure(self, *arguments: Any, **more: Any) -> int:
+            return max(2, super().configure(*arguments, **more))
+
+    return Cluster(client=client)
+
+
+def _await_worker(client: Client, otherwise: str) -> None:
+    """Where there is no worker yet, one may be started by giving it something to do."""
+    if client.ncores():
+        return
+    try:
+        client.submit(int).result(timeout=_PATIENCE)
+    except TimeoutError as error:
+        raise ExperimentError(otherwise) from error
 
 
 def is_local() -> bool:
