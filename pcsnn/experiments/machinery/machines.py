@@ -111,6 +111,15 @@ def is_local() -> bool:
     return type(active) in {BACKENDS[name] for name in LOCAL}
 
 
+def returned_as() -> str:
+    """How joblib hands results back: one by one, or where its backend (Ray's) cannot, at the end.
+
+    Workers write down what they have finished in either case.
+    """
+    one_by_one = get_active_backend()[0].supports_return_generator
+    return "generator_unordered" if one_by_one else "list"
+
+
 def jobs_for(device: str, jobs: int | None) -> int | None:
     """How many runs at a time joblib is asked for; none to leave it to the backend.
 

@@ -8,6 +8,7 @@ written when all runs are done, and the work folder then goes.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def _all_runs(job: _Job, number: int | None) -> list[RunRecord]:
     try:
         # A run is handed out when there is somebody to do it, for others may be at it as well.
         pool = Parallel(
-            n_jobs=number, batch_size=1, pre_dispatch="n_jobs", return_as="generator_unordered"
+            n_jobs=number, batch_size=1, pre_dispatch="n_jobs", return_as=machines.returned_as()
         )
         for record in pool(calls):
             work.keep(folder, record)  # it may have been written on another machine
@@ -143,6 +144,8 @@ def _one_run(job: _Job, setting: Setting) -> RunRecord:
             "a worker has another version of the package than the machine that asks for runs"
         )
     torch.set_num_threads(1)
+    if not hasattr(tqdm, "_lock"):  # in a worker, which would leave a lock for processes behind
+        tqdm.set_lock(threading.RLock())
     folder = work.reachable(job.folder)
     record = work.finished(folder, setting)
     if record is not None:

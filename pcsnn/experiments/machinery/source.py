@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -70,4 +71,4 @@ def _named(path: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)  # of a module that is imported only when it is needed
-    return {name for name in names if name.startswith("pcsnn.")}
+    return {name for name in names if re.fullmatch(r"pcsnn(\.\w+)+", name)}
