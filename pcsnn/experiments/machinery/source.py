@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -61,14 +60,14 @@ def _file(module: str) -> Path | None:
 
 
 def _named(path: Path) -> set[str]:
-    """All names of the package's modules in a file: imported, or written as a string."""
-    names: set[str] = set()
+    """All names of the package's modules that a file imports, in whichever way."""
+    names: set[object] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)  # of a module that is imported only when it is needed
-    return {name for name in names if re.fullmatch(r"pcsnn(\.\w+)+", name)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names.update(a.value for a in node.args if isinstance(a, ast.Constant))
+    return {name for name in map(str, names) if name.startswith("pcsnn.")}
