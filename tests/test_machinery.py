@@ -176,6 +176,36 @@ def test_two_machines_on_one_folder_come_to_one_record(tmp_path):
     assert not list(work.all_work().iterdir())
 
 
+def test_what_is_finished_leaves_only_its_result(tmp_path):
+    def execute(configuration, setting, context):
+        context.checkpoint.touch()
+        if setting.seed == 1:
+            raise ValueError("nothing works")
+        return Outcome(curves={"loss": [1 / 3, 1e-9 / 3]})
+
+    with pytest.raises(ValueError, match="nothing works"):
+        recorded(tmp_path, toy(execute))
+    folder = folder_of(toy(execute))
+    assert sorted(path.name for path in folder.iterdir()) == ["run-0.json", "run-1.pt"]
+    kept = json.loads((folder / "run-0.json").read_text())
+    assert kept["curves"]["loss"] == [0.3333333, 3.333333e-10]  # what float32 has
+
+
+def test_a_run_has_one_thread_and_the_user_keeps_theirs(tmp_path):
+    seen, before = [], torch.get_num_threads()
+
+    def execute(configuration, setting, context):
+        seen.append(torch.get_num_threads())
+        return Outcome()
+
+    torch.set_num_threads(2)
+    try:
+        recorded(tmp_path, toy(execute))
+        assert (seen, torch.get_num_threads()) == ([1, 1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 # The source
 
 
@@ -607,7 +637,8 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path, start):
 
 def test_importing_the_package_leaves_ctrl_c_alone():
     script = (
-        "import signal, pcsnn;assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+        "import signal; before = signal.getsignal(signal.SIGINT);"
+        "import pcsnn; assert signal.getsignal(signal.SIGINT) is before"
     )
     assert typed("-c", script)[::2] == (0, "")
 
