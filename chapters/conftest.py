@@ -1,8 +1,9 @@
-"""How nbval runs the chapters: with a history, as every front end does.
+"""How nbval runs the chapters: each in one worker, and with a history, as every front end does.
 
-Without one, IPython overlooks the semicolon at the end of a cell and shows its last value.
+Without a history, IPython overlooks the semicolon at the end of a cell and shows its last value.
 """
 
+import pytest
 from nbval.kernel import RunningKernel
 
 
@@ -11,3 +12,11 @@ def _execute(self: RunningKernel, source: str, allow_stdin: bool | None = None) 
 
 
 RunningKernel.execute_cell_input = _execute
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A chapter's cells need the kernel that ran the cells before them."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
