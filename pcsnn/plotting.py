@@ -20,6 +20,8 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from . import drawn
+
 # Okabe and Ito's palette: told apart by colour-blind readers, and legible on light and dark.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#C9B400",
@@ -144,13 +146,15 @@ class Shown:
         self.alt = alt
         self.svg = to_svg(figure, alt)
         self.png = _png(figure)
+        self.drawn = drawn.drawn(figure)
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        """What Jupyter asks for."""
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """What Jupyter asks for, and what tells a wrong figure from this one."""
         return {
             "text/html": f'<div class="figure">{self.svg}</div>',
             "image/png": base64.b64encode(self.png).decode(),
             "text/plain": f"Figure: {self.alt}",
+            drawn.MIME: self.drawn,
         }
 
 
