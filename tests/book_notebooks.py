@@ -101,7 +101,7 @@ def figure_faults(output: dict[str, Any]) -> Iterator[str]:
     if "<svg" in html and 'role="img"' not in html:
         yield 'a figure that is not marked role="img"'
     evidence = json.dumps(data.get(MIME, ""))
-    if not 20 < len(evidence) < 1000:
+    if not 20 < len(evidence) < 2000:
         yield f"a figure whose evidence takes {len(evidence)} characters"
 
 

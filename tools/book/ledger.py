@@ -31,8 +31,9 @@ class _Generated(SphinxDirective):
 
     @property
     def entries(self) -> dict[str, Entry]:
-        for name in ("ledger.yml", "equations.json"):
-            self.env.note_dependency(str(Path(self.env.srcdir) / name))
+        folder = Path(self.env.srcdir)
+        for path in (folder / "ledger.yml", folder / "equations.json", *folder.glob("*.ipynb")):
+            self.env.note_dependency(str(path))
         return self.env.book_entries  # type: ignore[attr-defined]
 
     def markdown(self, text: str, entry: Entry) -> list[nodes.Node]:
