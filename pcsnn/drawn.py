@@ -28,26 +28,36 @@ _SUMS = 3
 _FAR = 2.0  # what lies further outside the axes is not seen; how far does not matter
 
 
-def drawn(figure: Figure) -> dict[str, Any]:
+def drawn(figure: Figure, tolerance: float = TOLERANCE) -> dict[str, Any]:
     """What a figure draws, as JSON: see the module's text.
 
-    The figure must have been laid out (saved or drawn) before.
+    Args:
+        figure: laid out (saved or drawn) before.
+        tolerance: by how much another machine's sums and limits may differ, as a share of an
+            axis; more than rounding only for what is chaotic, a run at the edge of divergence.
+
+    Raises:
+        ValueError: for a tolerance that is not above 0 and below 1.
     """
+    if not 0 < tolerance < 1:  # NaN included
+        raise ValueError(
+            f"tolerance must lie between 0 and 1, a share of an axis, not {tolerance!r}"
+        )
     with_insets = [inner for axes in figure.axes for inner in (axes, *axes.child_axes)]
-    return {"axes": [_axes(axes) for axes in with_insets]}
+    return {"tolerance": tolerance, "axes": [_axes(axes) for axes in with_insets]}
 
 
-def agree(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float = TOLERANCE) -> bool:
-    """Whether two figures draw the same, as far as a reader could see.
+def agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two figures draw the same, within the tolerance that both name.
 
     Args:
         a: what :func:`drawn` gave.
         b: the same, of another run.
-        tolerance: by how much sums may differ, and limits, as a share of an axis.
     """
-    return len(a["axes"]) == len(b["axes"]) and all(
-        _agree(x, y, tolerance) for x, y in zip(a["axes"], b["axes"], strict=True)
-    )
+    if a["tolerance"] != b["tolerance"] or len(a["axes"]) != len(b["axes"]):
+        return False
+    pairs = zip(a["axes"], b["axes"], strict=True)
+    return all(_agree(x, y, a["tolerance"]) for x, y in pairs)
 
 
 def _axes(axes: Any) -> dict[str, Any]:

@@ -142,6 +142,21 @@ def test_gaps_and_what_lies_outside_the_axes():
     assert not agree(evidence(zoomed, gap), evidence(zoomed, CURVES))
 
 
+def test_a_figure_may_name_a_tolerance_of_its_own():
+    def show(values, **tolerance):
+        figure, axes = plt.subplots()
+        lines(axes, values)
+        return plotting.show(figure, "two curves that fall", **tolerance).drawn
+
+    loose, wrong = show(CURVES, tolerance=0.5), CURVES[::-1]
+    assert agree(loose, show(moved(CURVES), tolerance=0.5))
+    assert not agree(loose, show(wrong, tolerance=0.5))
+    assert not agree(loose, show(CURVES))
+    for tolerance in (0, 1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="tolerance must lie between 0 and 1"):
+            show(CURVES, tolerance=tolerance)
+
+
 def test_many_axes_and_none():
     def grid(n):
         figure, panels = plt.subplots(1, n, squeeze=False)
