@@ -44,7 +44,8 @@ def drawn(figure: Figure, tolerance: float = TOLERANCE) -> dict[str, Any]:
             f"tolerance must lie between 0 and 1, a share of an axis, not {tolerance!r}"
         )
     with_insets = [inner for axes in figure.axes for inner in (axes, *axes.child_axes)]
-    return {"tolerance": tolerance, "axes": [_axes(axes) for axes in with_insets]}
+    own = {} if tolerance == TOLERANCE else {"tolerance": tolerance}
+    return own | {"axes": [_axes(axes) for axes in with_insets]}
 
 
 def agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -54,10 +55,10 @@ def agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
         a: what :func:`drawn` gave.
         b: the same, of another run.
     """
-    if a["tolerance"] != b["tolerance"] or len(a["axes"]) != len(b["axes"]):
+    tolerance = a.get("tolerance", TOLERANCE)
+    if tolerance != b.get("tolerance", TOLERANCE) or len(a["axes"]) != len(b["axes"]):
         return False
-    pairs = zip(a["axes"], b["axes"], strict=True)
-    return all(_agree(x, y, a["tolerance"]) for x, y in pairs)
+    return all(_agree(x, y, tolerance) for x, y in zip(a["axes"], b["axes"], strict=True))
 
 
 def _axes(axes: Any) -> dict[str, Any]:
