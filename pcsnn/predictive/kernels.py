@@ -19,19 +19,14 @@ not change.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-try:
-    import numba
-except ImportError:  # pragma: no cover - numba is an optional dependency
-    numba = None  # type: ignore[assignment]
+from pcsnn import jit
 
-#: Whether they are compiled, for which numba takes matrix products from SciPy.
-AVAILABLE = numba is not None and find_spec("scipy") is not None
+#: ``AVAILABLE``: whether they are compiled, for which numba takes matrix products from SciPy.
+__getattr__ = jit.answers(__name__, "scipy")
 
 #: Activations and output energies that the compiled functions know, by their place.
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
@@ -52,23 +47,10 @@ DESCENDED = 2
 AWAKE = 4
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    if numba is None:  # pragma: no cover
-        return function
-    # Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
-    fast = {"contract", "reassoc", "nsz", "arcp"}
-    return numba.njit(
-        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=fast
-    )(function)
-
-
-def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
-    if numba is None:  # pragma: no cover
-        return function
-    # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
-    return numba.njit(
-        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"contract"}
-    )(function)
+# Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
+_compiled = jit.compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
+# Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
+_precise = jit.compiled(error_model="numpy", fastmath={"contract"})
 
 
 class Layout(NamedTuple):
