@@ -48,7 +48,8 @@ def module(tmp_path, monkeypatch):
 
 
 def test_importing_the_package_imports_none_of_the_heavy_libraries():
-    heavy = "numba scipy sklearn sympy matplotlib joblib typer pydantic torchvision".split()
+    heavy = ["numba", "scipy", "sklearn", "sympy", "matplotlib", "joblib", "typer", "pydantic"]
+    heavy.append("torchvision")
     program = (
         "import sys, pcsnn, pcsnn.spiking, pcsnn.data\n"
         f"print([name for name in {heavy} if name in sys.modules])"

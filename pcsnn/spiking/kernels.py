@@ -5,9 +5,9 @@ to the currents of the layer above, and a silent neuron costs nothing; each samp
 through time on its own, all layers of a step together, so that the weights it needs stay in
 the cache. The neurons take the exact step of :mod:`pcsnn.spiking.lif`, operation for operation.
 
-The functions are ordinary Python and compiled by numba where it is installed (see
-:mod:`pcsnn.jit`); without it the simulation runs on PyTorch (see :mod:`pcsnn.spiking.simulation`). They release the interpreter,
-so samples are divided among as many threads as PyTorch is told to use.
+The functions are ordinary Python, compiled where :mod:`pcsnn.jit` can; elsewhere the simulation
+runs on PyTorch (see :mod:`pcsnn.spiking.simulation`). They release the interpreter, so samples are
+divided among as many threads as PyTorch is told to use.
 """
 
 from __future__ import annotations

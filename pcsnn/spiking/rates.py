@@ -119,6 +119,12 @@ class LIFRate(Activation):
     The unit with which a shadow network is trained (thesis 3.4). The factor ``scale``, in
     seconds, is the activation scaling of section 3.4.1.
 
+    A neuron below its threshold has the rate 0 and, with ``gamma=0``, the slope 0: no error
+    passes it, and where a whole layer is silent nothing below it learns. Weights drawn for a
+    variance of 1 leave most currents below the threshold of 1, so a network of hard rates stays
+    at chance unless batch norm or biases lift its currents over the threshold; the smoothed
+    rate has a slope on both sides.
+
     Args:
         gamma: ``γ`` of :func:`smoothed_rate`; 0 is the hard rate, whose derivative is
             unbounded near the threshold.
