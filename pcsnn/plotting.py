@@ -162,9 +162,16 @@ def show(figure: Figure, alt: str) -> Shown:
         alt: what the figure shows, for readers who do not see it: the axes, and the finding.
 
     Raises:
+        TypeError: for what is no figure.
         ValueError: without a description.
     """
     import matplotlib.pyplot as plt
+
+    if not isinstance(figure, Figure):
+        hint = ": give axes.figure" if hasattr(figure, "figure") else ""
+        raise TypeError(f"figure must be a Matplotlib figure, not {type(figure).__name__}{hint}")
+    if not isinstance(alt, str):
+        raise TypeError(f"alt must be a text, not {type(alt).__name__}")
 
     shown = Shown(figure, alt)
     plt.close(figure)

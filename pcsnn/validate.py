@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def number(name: str, value: float) -> float:
@@ -89,6 +89,16 @@ def device(name: str, value: torch.device | str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"{name} is {value!r}, but PyTorch finds no such GPU here")
     return found
+
+
+def hooks(module: nn.Module) -> bool:
+    """Whether hooks would run if the module was called; code that reads its parts passes by."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def layer_sizes(name: str, sizes: Sequence[int]) -> list[int]:

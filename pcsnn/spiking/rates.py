@@ -153,6 +153,9 @@ class LIFRate(Activation):
     def _scaled_derivative(self, z: Tensor) -> Tensor:
         return self.scale * smoothed_rate_derivative(z, self.gamma, self.neuron)
 
+    def _settings(self) -> tuple[Any, ...]:
+        return self.gamma, self.scale, self.neuron
+
     def extra_repr(self) -> str:
         """The name with its numbers."""
         return f"{self.name}, gamma={self.gamma:g}, scale={self.scale:g}, {self.neuron}"
@@ -204,6 +207,9 @@ class NoisyLIFRate(LIFRate):
     def set_extra_state(self, state: Tensor) -> None:
         """Put the generator back."""
         self.generator.set_state(state.cpu())
+
+    def _settings(self) -> tuple[Any, ...]:
+        return *super()._settings(), self.noise
 
     def extra_repr(self) -> str:
         """The numbers, the noise among them."""
