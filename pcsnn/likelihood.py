@@ -240,6 +240,8 @@ def _wrapped(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """A loss of PyTorch's or of somebody's own, whose derivative is autograd's."""
     name = getattr(function, "__name__", type(function).__name__)
     categorical = function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
+    if function is F.cross_entropy or (categorical and _plain(function)):
+        return LOSSES["cross_entropy"]
     if isinstance(function, nn.Module) and next(function.parameters(), None) is not None:
         raise ValueError(f"loss {name} has parameters, which would not learn")
     each, (p, y) = _Each(function), _trial()
@@ -257,6 +259,14 @@ def _wrapped(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
             f"loss {name} must be the mean of what each sample costs alone (reduction='mean')"
         )
     return Loss(f"{name} by autograd", each, _Slopes(each), "logits" if categorical else "anything")
+
+
+def _plain(loss: Any) -> bool:
+    """Whether an ``nn.CrossEntropyLoss`` is as PyTorch makes it, and so the one known here."""
+    return type(loss) is nn.CrossEntropyLoss and (
+        loss.weight is None
+        and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0.0)
+    )
 
 
 def _trial(n: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
