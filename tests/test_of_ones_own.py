@@ -143,7 +143,8 @@ def test_layers_take_what_networks_take():
 WEIGHTS = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
 PYTORCHS = [nn.MSELoss(), F.mse_loss, nn.L1Loss(), nn.SmoothL1Loss(), F.huber_loss,
             nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(), F.cross_entropy,
-            nn.CrossEntropyLoss(weight=WEIGHTS), nn.CrossEntropyLoss(label_smoothing=0.1)]  # fmt: skip
+            nn.CrossEntropyLoss(weight=WEIGHTS),
+            nn.CrossEntropyLoss(label_smoothing=0.1)]  # fmt: skip
 
 
 @pytest.mark.parametrize("given", PYTORCHS)

@@ -36,7 +36,9 @@ def raster(
         raise ValueError(f"sample must be from 0 to {train.shape[1] - 1}, not {sample}")
     step, unit = train[:, sample].nonzero(as_tuple=True)
     axes = plt.subplots()[1] if axes is None else axes
-    axes.scatter(((step + 1) * dt).tolist(), unit.tolist(), s=16, marker="|", linewidths=0.8)
+    axes.scatter(
+        ((step + 1).double() * dt).tolist(), unit.tolist(), s=16, marker="|", linewidths=0.8
+    )
     axes.set(xlim=(0, len(train) * dt), ylim=(-0.5, train.shape[2] - 0.5))
     axes.set(xlabel="time (s)", ylabel="unit")
     return axes
