@@ -30,47 +30,47 @@ def available() -> bool:
     return True
 
 
-class Compiled:
-    """A function that numba compiles when it is first called, with all others of its module.
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator: what :func:`numba.njit` makes of a function with these options.
 
-    Compiled functions find one another among the names of their module; so each takes the
-    place of its wrapper there.
+    It does so when the function is first called, together with all others of its module:
+    compiled functions find one another among the names there, so each takes its wrapper's place.
     """
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        functools.update_wrapper(self, function)
-        self.py_func, self.options = function, options  # py_func as numba calls it
-        self.ready: Callable[..., Any] | None = None
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def late(*arguments: Any) -> Any:
+            if wrapper.ready is None:
+                _prepare(function.__globals__)
+            return (wrapper.ready or _dispatcher(wrapper))(*arguments)
 
-    def __call__(self, *arguments: Any) -> Any:
-        """Call the function, compiled where numba is there."""
-        return (self.ready or self._prepare())(*arguments)
+        wrapper: Any = late
+        wrapper.py_func, wrapper.ready = function, None  # py_func as numba calls it
+        wrapper.options = {"nogil": True, "boundscheck": False, **options}
+        return wrapper
 
-    def _prepare(self) -> Callable[..., Any]:
-        with _LOCK:
-            names = self.py_func.__globals__
-            for name, found in list(names.items()):
-                if isinstance(found, Compiled) and found.py_func.__globals__ is names:
-                    found.ready = names[name] = found._dispatcher()
-            return self.ready or self._dispatcher()
-
-    def _dispatcher(self) -> Callable[..., Any]:
-        if self.ready is not None:
-            return self.ready
-        if not available():
-            return self.py_func
-        import numba
-
-        try:
-            return numba.njit(cache=True, **self.options)(self.py_func)
-        except RuntimeError:  # no folder can be written to: compiled anew in each process
-            return numba.njit(**self.options)(self.py_func)
+    return decorate
 
 
-def compiled(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
-    """A decorator: what :func:`numba.njit` makes of a function with these options."""
-    options = {"nogil": True, "boundscheck": False, **options}
-    return lambda function: Compiled(function, options)
+def _prepare(names: dict[str, Any]) -> None:
+    """Put what is compiled into the places of all wrappers of a module."""
+    with _LOCK:
+        for name, found in list(names.items()):
+            if hasattr(found, "ready") and found.py_func.__globals__ is names:
+                found.ready = names[name] = _dispatcher(found)
+
+
+def _dispatcher(wrapper: Any) -> Callable[..., Any]:
+    if wrapper.ready is not None:
+        return wrapper.ready
+    if not available():
+        return wrapper.py_func
+    import numba
+
+    try:
+        return numba.njit(cache=True, **wrapper.options)(wrapper.py_func)
+    except RuntimeError:  # no folder can be written to: compiled anew in each process
+        return numba.njit(**wrapper.options)(wrapper.py_func)
 
 
 def answers(module: str, *needed: str) -> Callable[[str], Any]:
