@@ -168,9 +168,16 @@ def show(figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> Shown:
             :func:`pcsnn.drawn.drawn`.
 
     Raises:
+        TypeError: for what is no figure.
         ValueError: without a description, or where the tolerance bounds nothing.
     """
     import matplotlib.pyplot as plt
+
+    if not isinstance(figure, Figure):
+        hint = ": give axes.figure" if hasattr(figure, "figure") else ""
+        raise TypeError(f"figure must be a Matplotlib figure, not {type(figure).__name__}{hint}")
+    if not isinstance(alt, str):
+        raise TypeError(f"alt must be a text, not {type(alt).__name__}")
 
     shown = Shown(figure, alt, tolerance)
     plt.close(figure)
