@@ -73,7 +73,7 @@ class Chain(nn.Module):
         for k, stage in enumerate(self.chain):
             x = stage(x)
             if not isinstance(x, Tensor):
-                raise TypeError(f"stages[{k}] must give a tensor, not a {type(x).__name__}")
+                raise TypeError(f"stages[{k}] must give a tensor, not {type(x).__name__}")
             x = self.nodes[k](x) if k < len(self.nodes) else x
         return self.admit_output(x)
 
