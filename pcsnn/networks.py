@@ -149,7 +149,7 @@ class Network(nn.Module):
 
     @property
     def sizes(self) -> list[int]:
-        """Units in each layer, input first: of the layers as they are now.
+        """Sizes of all layers as they are now, that of the input first.
 
         Raises:
             ValueError: where one has been replaced by another that does not fit.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 
-#: What a network is given: one tensor, or several in a tuple.
+# What a network is given: one tensor, or several in a tuple.
 Inputs = Tensor | tuple[Tensor, ...]
 
 

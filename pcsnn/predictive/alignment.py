@@ -17,7 +17,7 @@ from pcsnn.predictive.zil import ZIL
 class FeedbackAlignment(ZIL):
     """Feedback alignment: back-propagation with matrices of its own on the way back.
 
-    It *is* Z-IL with :class:`Feedback`, and one more name for it: the error of each layer at
+    It *is* Z-IL with :class:`~pcsnn.predictive.feedback.Feedback`, and one more name for it: the error of each layer at
     its own time is ``ε^(l) = σ'(x) ⊙ (ε^(l+1) B)``.
 
     Args:
@@ -38,7 +38,7 @@ class DirectFeedbackAlignment(LocalRule):
     ``ε^(l) = σ'(x^(l)) ⊙ (ε^(L) B^(l))``: no layer waits for the one above.
 
     Args:
-        feedback: from :meth:`Feedback.direct`; needed.
+        feedback: from :meth:`~pcsnn.predictive.feedback.Feedback.direct`; needed.
         loss: as for :class:`~pcsnn.predictive.zil.ZIL`.
     """
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from pcsnn.predictive.local import LocalRule
 
-#: All layers' errors are read at the end; each at its own time; only the front is computed.
+# All layers' errors are read at the end; each at its own time; only the front is computed.
 AT_END, AT_OWN_TIME, AT_FRONT = 0, 1, 2
-#: What has to be so before anything learns: finite errors, an energy not above its start, no zero.
+# What has to be so before anything learns: finite errors, an energy not above its start, no zero.
 FINITE, DESCENDED, AWAKE = 1, 2, 4
 
 #: Activations and output energies that the kernel knows, by their place.

@@ -36,21 +36,14 @@ ENGINES = (None, "kernel", "torch")
 
 
 class Moment(NamedTuple):
-    """One line of a timetable.
+    """One line of a timetable: when, the network as it is, and which stages learn from what."""
 
-    Attributes:
-        t: inference steps taken.
-        look: the network as it is now.
-        errors: of every node, the last one the output's.
-        deltas: how far hidden values are from their predictions.
-        learns: the stages whose weights change now, each with the errors it learns from: those
-            of its node, or of some neurons of it.
-    """
-
-    t: int
-    look: Look
-    errors: Sequence[Error]
-    deltas: Sequence[Error]
+    t: int  # inference steps taken
+    look: Look  # the network as it is now
+    errors: Sequence[Error]  # of every node, the last one the output's
+    deltas: Sequence[Error]  # how far hidden values are from their predictions
+    # the stages whose weights change now, each with the errors it learns from: those of its
+    # node, or of some neurons of it
     learns: dict[int, Error]
 
     @classmethod
@@ -81,11 +74,11 @@ class LocalRule:
     on_divergence: str = "raise"
     engine: str | None = None
 
-    #: What the kernel has to find before anything learns, whatever may diverge.
+    # What the kernel has to find before anything learns, whatever may diverge.
     _always: ClassVar[int] = 0
-    #: What it has to find where divergence is stopped.
+    # What it has to find where divergence is stopped.
     _guard: ClassVar[int] = compiled.FINITE
-    #: Whether weights change while the values move.
+    # Whether weights change while the values move.
     _plastic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

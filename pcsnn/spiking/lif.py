@@ -114,7 +114,7 @@ def step(neuron: LIF, state: State, current: Tensor, dt: float, scheme: str = "e
 
     Raises:
         ValueError: for a current that is not finite, an unknown scheme, and a step that is not
-            positive or that the scheme cannot take: see :func:`admit_step`.
+            positive or that the scheme cannot take: see :func:`pcsnn.spiking.lif.admit_step`.
     """
     validate.finite("current", validate.tensor("current", current))
     admit_step(neuron, dt, scheme, current.dtype)

@@ -39,7 +39,7 @@ def train_many(
 ) -> list[History]:
     """Train K networks of one shape in one go, by plain gradient descent.
 
-    Each ends where :func:`pcsnn.training.train` with ``torch.optim.SGD`` would have taken it
+    Each ends where :func:`pcsnn.training.loop.train` with ``torch.optim.SGD`` would have taken it
     alone, to rounding. With one seed for all, all see the same samples, which is faster.
 
     Args:
