@@ -1,7 +1,7 @@
 """Predictive coding and spiking networks in PyTorch, each equation checked.
 
-A network is a chain of stages, a learning rule answers which change each weight should get,
-and both fit any training loop::
+A network is a module with value nodes in it, a learning rule answers which change each weight
+should get, and both fit any training loop::
 
     network = pcsnn.mlp([784, 256, 256, 10])
     rule = pcsnn.Backprop(loss="cross_entropy")
@@ -12,11 +12,12 @@ and both fit any training loop::
         optimiser.step()
 """
 
-from pcsnn import deprecated
+from pcsnn import deprecated, energies
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
 from pcsnn.initialisation import initialise
 from pcsnn.networks import Network, mlp
+from pcsnn.nodes import ValueNode, with_nodes
 from pcsnn.perturbation import WeightPerturbation
 from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from pcsnn.predictive.feedback import Feedback
@@ -46,10 +47,13 @@ __all__ = [
     "LearningRule",
     "Network",
     "Report",
+    "ValueNode",
     "WeightPerturbation",
+    "energies",
     "evaluate",
     "infer",
     "initialise",
     "mlp",
     "train",
+    "with_nodes",
 ]
