@@ -59,6 +59,8 @@ class WeightPerturbation(Rule):
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
         """Fill ``.grad`` with difference quotients; weights end as they began, to the bit."""
+        if not isinstance(network, Network):
+            raise TypeError(f"network must be a pcsnn.Network, not {type(network).__name__}")
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
         trace = forward(network, x)

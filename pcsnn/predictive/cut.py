@@ -61,8 +61,10 @@ class Subject:
         self.written: list[bool] = []  # whether what a node hands on is changed in place above it
 
     def describe(self, k: int) -> str:
-        """A node by its name."""
-        return f"the value node {self.names[self.nodes[k]] or k}"
+        """A node by its name; the output comes last."""
+        return (
+            f"the value node {self.names[self.nodes[k]]}" if k < len(self.nodes) else "the output"
+        )
 
     def not_read(self, k: int) -> str:
         """What to say where no gradient comes back to a node."""
@@ -287,7 +289,17 @@ class CutLook:
     def _derivatives(
         self, k: int, of: Sequence[Tensor], error: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(self._graph[k], of, error, retain_graph=True, allow_unused=True)
+        try:
+            return torch.autograd.grad(
+                self._graph[k], of, error, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as refused:
+            if "modified by an inplace operation" not in str(refused):
+                raise
+            raise ValueError(
+                f"the stage before {self.subject.describe(k)} changes in place what its own "
+                "derivative needs: let it work on copies"
+            ) from refused
 
 
 _ONE_ORDER = "network must meet its value nodes in one order at every look"
