@@ -1,7 +1,7 @@
 """Predictive coding and spiking networks in PyTorch, each equation checked.
 
-A network is a chain of stages, a learning rule answers which change each weight should get,
-and both fit any training loop::
+A network is a module with value nodes in it, a learning rule answers which change each weight
+should get, and both fit any training loop::
 
     network = pcsnn.mlp([784, 256, 256, 10])
     rule = pcsnn.Backprop(loss="cross_entropy")
@@ -14,12 +14,14 @@ and both fit any training loop::
 
 from pcsnn import (
     deprecated,
+    energies,
     interrupt,  # noqa: F401  before those that take seconds: Ctrl-C may come any time
 )
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
 from pcsnn.initialisation import initialise
 from pcsnn.networks import Network, mlp
+from pcsnn.nodes import ValueNode, with_nodes
 from pcsnn.perturbation import WeightPerturbation
 from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
 from pcsnn.predictive.feedback import Feedback
@@ -49,10 +51,13 @@ __all__ = [
     "LearningRule",
     "Network",
     "Report",
+    "ValueNode",
     "WeightPerturbation",
+    "energies",
     "evaluate",
     "infer",
     "initialise",
     "mlp",
     "train",
+    "with_nodes",
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.activations import Activation, activation
+from pcsnn.activations import Activation, Softmax, activation
 from pcsnn.chains import Chain
 from pcsnn.data import one_hot
 from pcsnn.likelihood import Loss, as_loss
@@ -26,6 +29,8 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     Raises:
         TypeError, ValueError: in a sentence that names ``x`` or ``y``.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError("a rule cannot fill .grad under torch.inference_mode: leave it")
     admit_input(network, x)
     validate.tensor("y", y, floating=False)
     if not isinstance(network, Network | Chain):
@@ -33,6 +38,11 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     assert torch.is_tensor(x)
     given = y.is_floating_point()
     if not given:
+        _admit_labels(
+            y,
+            x.shape[:1] if x.dim() < 3 or network.copies is None else x.shape[:2],
+            network.outputs,
+        )
         y = _one_hot(y, network.outputs, x.dtype)
     if y.dim() == 2 and y.shape[1] != network.outputs:
         raise ValueError(f"y must have {network.outputs} columns, not {y.shape[1]}")
@@ -58,7 +68,9 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
     Raises:
         TypeError, ValueError: in a sentence that names ``y``.
     """
+    validate.tensor("y", y, floating=False)
     if not y.is_floating_point():
+        _admit_labels(y, u.shape[:-1], u.shape[-1])
         if y.shape != u.shape[:-1]:
             raise ValueError(
                 f"y must hold labels of shape {tuple(u.shape[:-1])} for an output of shape "
@@ -74,6 +86,19 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
     if loss.takes != "anything":
         validate.probabilities("y", y.flatten(0, -2))
     return y
+
+
+def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
+    """Whole numbers that are no labels, because they have an axis too many: say what to give."""
+    if y.shape == (*shape, 1) and classes != 1:
+        raise ValueError(
+            f"y has shape {tuple(y.shape)}, but labels {tuple(shape)}: give y.squeeze(-1)"
+        )
+    if y.shape == (*shape, classes):
+        raise ValueError(
+            f"y has shape {tuple(y.shape)} and whole numbers, but labels have shape "
+            f"{tuple(shape)} and targets the network's dtype: give y.argmax(-1), or y.to(dtype)"
+        )
 
 
 def _one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
@@ -93,6 +118,8 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
                 raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
     parameter = parameter_of(network)
     for name, part in _named(x):
+        if part.layout is not torch.strided:
+            raise TypeError(f"{name} must be dense, not {part.layout}: give {name}.to_dense()")
         if part.is_floating_point():
             validate.same_kind(name, part, "the network", parameter)
         elif part.device != parameter.device:
@@ -102,6 +129,47 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
             "autocast mixes precisions within a step, which rules do not: build the network "
             "with dtype=torch.bfloat16, and leave autocast"
         )
+
+
+def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
+    """Refuse what autograd cannot go through.
+
+    Raises:
+        TypeError: for a module that ``torch.compile`` has made.
+        ValueError: under :func:`torch.inference_mode`, and for tensors made there.
+    """
+    if hasattr(network, "_orig_mod"):
+        raise TypeError(
+            "network is what torch.compile made, whose value nodes are out of reach: give the "
+            "module that it was made of"
+        )
+    if torch.is_inference_mode_enabled():
+        raise ValueError("a rule needs autograd for this network: leave torch.inference_mode")
+    for name, part in (*_named(x), *network.named_parameters()):
+        if part.is_inference():
+            raise ValueError(
+                f"{name} was made under torch.inference_mode, which autograd cannot go through: "
+                f"give {name}.clone()"
+            )
+
+
+def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
+    """A forward pass of any module.
+
+    Raises:
+        ValueError: for whole numbers out of the range of an embedding.
+    """
+    try:
+        return forward(*x)
+    except IndexError as error:
+        for name, part in _named(x):
+            if not part.is_floating_point():
+                low, high = int(part.min()), int(part.max())
+                raise ValueError(
+                    f"{name} holds whole numbers from {low} to {high}, some of which the network "
+                    f"has no place for: {error}"
+                ) from error
+        raise
 
 
 def _admit_rows(network: Network, x: Inputs) -> None:
@@ -117,11 +185,11 @@ def _admit_rows(network: Network, x: Inputs) -> None:
 
 
 def _named(x: Inputs) -> list[tuple[str, Tensor]]:
-    if isinstance(x, tuple):
-        if not x:
-            raise ValueError("x is an empty tuple")
-        return [(f"x[{k}]", part) for k, part in enumerate(x)]
-    return [("x", x)]
+    if not isinstance(x, tuple):
+        return [("x", x)]
+    if not x:
+        raise ValueError("x is an empty tuple")
+    return [("x" if len(x) == 1 else f"x[{k}]", part) for k, part in enumerate(x)]
 
 
 def _kind(value: object) -> str:
@@ -167,20 +235,37 @@ def admit_loss(network: nn.Module, loss: str | Loss) -> Loss:
             that do not come from a softmax.
     """
     loss = as_loss(loss)
+    if loss.takes == "logits" and isinstance(last := _last_of(network), _SQUASHED):
+        raise ValueError(
+            f"loss {loss.name!r} takes logits, but the network ends in a {type(last).__name__}: "
+            "leave it out"
+        )
     if not isinstance(network, Network | Chain):
         return loss
     output = network.output_activation.name
     if loss.takes == "logits" and output not in _LOGITS:
         raise ValueError(
             f"loss {loss.name!r} takes logits, but the network ends in {output}: build it with "
-            "output='identity'"
+            f"{_end_of(network)}='identity'"
         )
     if loss.takes == "probabilities" and output != "softmax":
         raise ValueError(
             f"loss {loss.name!r} takes probabilities, but the network ends in {output}: build "
-            "it with output='softmax'"
+            f"it with {_end_of(network)}='softmax'"
         )
     return loss
 
 
+def _end_of(network: Network | Chain) -> str:
+    return "output" if isinstance(network, Network) else "read_out"
+
+
+def _last_of(network: nn.Module) -> nn.Module:
+    """The last module of a chain or a Sequential, as far as one can see."""
+    if isinstance(network, Chain):
+        return _last_of(network.chain[-1])
+    return _last_of(network[-1]) if isinstance(network, nn.Sequential) and network else network
+
+
+_SQUASHED = (nn.Softmax, nn.Sigmoid, Softmax)
 _LOGITS = ("identity", "lif-rate")  # firing rates, too, may be what a softmax is given

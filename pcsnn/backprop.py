@@ -18,12 +18,20 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import activation
-from pcsnn.admission import admit, admit_loss, admit_targets, read_out_of
+from pcsnn.admission import (
+    admit,
+    admit_for_autograd,
+    admit_loss,
+    admit_targets,
+    read_out_of,
+    run,
+)
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
+from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
-from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite
 
 
 @dataclass
@@ -108,7 +116,7 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
 
 
 @dataclass(frozen=True)
-class Backprop:
+class Backprop(Rule):
     """Gradient of the mean loss by the delta recursion: the rule that others are held against.
 
     Args:
@@ -160,10 +168,13 @@ class Backprop:
         energy = OutputEnergy(loss, read_out_of(network))
         parameters = [p for p in network.parameters() if p.requires_grad]
         kept = [(b, b.clone()) for b in network.buffers()]
+        admit_for_autograd(network, x)
         with torch.enable_grad():
-            run = getattr(network, "last_node", network)
-            u = run(*(x if isinstance(x, tuple) else (x,)))
-            y = y if y.is_floating_point() and y.shape == u.shape else admit_targets(u, y, loss)
+            forward = getattr(network, "last_node", network)
+            u = run(forward, x if isinstance(x, tuple) else (x,))
+            if not (torch.is_tensor(u) and u.is_floating_point() and u.dim() >= 2):
+                raise ValueError("network must give one tensor (batch, …) of numbers")
+            y = y if isinstance(network, Network | Chain) else admit_targets(u, y, loss)
             losses = energy.value(u, y)
             total = losses.sum() / u.shape[0]
         found = torch.autograd.grad(total, parameters, allow_unused=True)

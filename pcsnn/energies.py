@@ -88,6 +88,37 @@ class Energy:
         """``u − u₀``, by how much a prediction has moved."""
         return u - origin
 
+    def admit(self, name: str, u: Tensor, samples: int = 1) -> None:
+        """Refuse a node whose predictions this energy cannot price.
+
+        Args:
+            name: of the node, for the sentence.
+            u: a prediction.
+            samples: how many axes lie before those of one sample.
+
+        Raises:
+            TypeError, ValueError: in a sentence that names the node and the energy.
+        """
+        try:
+            price = self.value(u, u)
+        except Exception as error:  # whatever a family may raise
+            said = (str(error) or repr(error)).splitlines()[0]
+            raise ValueError(
+                f"{name} has the energy {self.name!r}, which cannot price a prediction of shape "
+                f"{tuple(u.shape)}: {said}"
+            ) from error
+        if price.shape[:samples] != u.shape[:samples]:
+            raise ValueError(
+                f"{name} has the energy {self.name!r}, whose value for a prediction of shape "
+                f"{tuple(u.shape)} has shape {tuple(price.shape)}: one price for each sample, or "
+                "several, must be its first axes"
+            )
+        if price.dtype != u.dtype:
+            raise TypeError(
+                f"{name} is predicted in {u.dtype}, but its energy {self.name!r} is in "
+                f"{price.dtype}"
+            )
+
     @property
     def is_unit(self) -> bool:
         """Whether this is ``½ε²``, whose error is ``x − u`` and whose pull is the opposite."""
@@ -154,6 +185,15 @@ class Gaussian(nn.Module, Energy):
             return self.floor + self.log_variance.exp()
         return self._buffers.get("given", self.fixed)  # type: ignore[return-value]
 
+    def admit(self, name: str, u: Tensor, samples: int = 1) -> None:
+        """Refuse a node that has other units than the variance."""
+        if self.log_variance is not None and len(self.log_variance) != u.shape[-1]:
+            raise ValueError(
+                f"{name} has {u.shape[-1]} units, but the learned variance of its energy "
+                f"{len(self.log_variance)}"
+            )
+        super().admit(name, u, samples)
+
     def value(self, u: Tensor, x: Tensor) -> Tensor:
         """``½ Σ ε²/σ²`` over the last axis."""
         price = 0.5 * (x - u).square() / self.variance
@@ -197,6 +237,14 @@ class Categorical(nn.Module, Energy):
 
     name = "categorical"
     rests = True
+
+    def admit(self, name: str, u: Tensor, samples: int = 1) -> None:
+        """Refuse a node of one unit, and logits that are all masked."""
+        if u.shape[-1] < 2:
+            raise ValueError(f"{name} has one unit, but a categorical node needs at least 2")
+        if bool(torch.isneginf(u).all(dim=-1).any()):
+            raise ValueError(f"{name} is given logits of which a whole row is masked with −∞")
+        super().admit(name, u, samples)
 
     def value(self, u: Tensor, x: Tensor) -> Tensor:
         """``Σ p_x (log p_x − log p_u)`` over the last axis."""
@@ -280,8 +328,8 @@ class NegativeLogLikelihood(nn.Module, Energy):
 def _admit_family(family: Family) -> Family:
     if not callable(family):
         raise TypeError(
-            "family must make a torch.distributions.Distribution from a tensor, "
-            f"not be a {type(family).__name__}"
+            "family must be a function from a tensor to a torch.distributions.Distribution, "
+            f"not {type(family).__name__}"
         )
     return family
 
@@ -293,6 +341,8 @@ def as_energy(energy: str | Energy) -> Energy:
     """An energy by its name in :data:`ENERGIES`, or the energy itself."""
     if isinstance(energy, Energy):
         return energy
+    if isinstance(energy, type):
+        raise TypeError(f"energy is the class {energy.__name__}: write {energy.__name__}()")
     return ENERGIES[validate.one_of("energy", energy, ENERGIES)]()
 
 

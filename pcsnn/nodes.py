@@ -68,7 +68,8 @@ def with_nodes(
         energy: of every node, by name.
 
     Raises:
-        TypeError: for what is no Sequential: its forward is for its author to cut.
+        TypeError: for what is no Sequential: its forward is for its author to cut; for an
+            energy that is no name, which the nodes would share.
         ValueError: where there would be no node.
     """
     if not isinstance(module, nn.Sequential):
@@ -76,6 +77,8 @@ def with_nodes(
             f"module must be an nn.Sequential, not a {type(module).__name__}: put a "
             "pcsnn.ValueNode into its forward by hand"
         )
+    if not isinstance(energy, str):
+        raise TypeError(f"energy must be a name, of which each node makes its own, not {energy!r}")
     places = [k for k, layer in enumerate(module) if isinstance(layer, after)][:-1]
     if not places:
         kinds = ", ".join(kind.__name__ for kind in after)

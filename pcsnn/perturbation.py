@@ -21,13 +21,13 @@ from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
-from pcsnn.rules import Report, accumulate, explain_non_finite
+from pcsnn.rules import Report, Rule, accumulate, explain_non_finite
 
 SCHEMES = ("central", "forward")
 
 
 @dataclass(frozen=True)
-class WeightPerturbation:
+class WeightPerturbation(Rule):
     """The gradient by finite differences, one parameter at a time.
 
     A network with ``P`` parameters is run ``2P + 1`` times (``central``: error of order

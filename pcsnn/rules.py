@@ -8,7 +8,7 @@ the change it proposes, adding to what is there as ``loss.backward()`` does, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,17 @@ class LearningRule(Protocol):
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` for one batch ``(B, n_in)`` with labels ``(B,)`` or targets ``(B, n)``."""
         ...
+
+
+class Rule:
+    """What the rules of this package have in common: they are settings, made before any call."""
+
+    def __new__(cls, *settings: Any, **named: Any) -> Self:
+        """Refuse a batch where settings are expected: the class is not the rule."""
+        if "network" in named or any(isinstance(s, nn.Module) for s in settings[:1]):
+            name = cls.__name__
+            raise TypeError(f"{name} is a class, no rule yet: write {name}()(network, x, y)")
+        return super().__new__(cls)
 
 
 class DivergenceError(ArithmeticError):

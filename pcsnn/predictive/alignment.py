@@ -17,8 +17,8 @@ from pcsnn.predictive.zil import ZIL
 class FeedbackAlignment(ZIL):
     """Feedback alignment: back-propagation with matrices of its own on the way back.
 
-    It *is* Z-IL with :class:`~pcsnn.predictive.feedback.Feedback`, and one more name for it: the error of each layer at
-    its own time is ``ε^(l) = σ'(x) ⊙ (ε^(l+1) B)``.
+    It *is* Z-IL with :class:`~pcsnn.predictive.feedback.Feedback`, and one more name for it: the
+    error of each layer at its own time is ``ε^(l) = σ'(x) ⊙ (ε^(l+1) B)``.
 
     Args:
         feedback: the matrices; needed.

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pcsnn.admission import admit_for_autograd, parameter_of, run
 from pcsnn.chains import Chain
 from pcsnn.energies import Gaussian
 from pcsnn.nodes import ValueNode, nodes_of
 from pcsnn.predictive.looks import Error
-from pcsnn.predictive.replay import Replay
+from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
 
 
 class Reads(NamedTuple):
@@ -51,16 +52,19 @@ class Subject:
                 f"the {type(network).__name__} (pcsnn.with_nodes does it for a Sequential), or "
                 "use Backprop"
             )
-        self.buffers = [*network.buffers()]
+        admit_for_autograd(network, inputs)
+        self.buffers = [(b, b.clone()) for b in network.buffers()]
         self.learning = [p for p in network.parameters() if p.requires_grad]
         self.nodes: list[ValueNode] = []
-        self.replay = Replay(self.buffers)
-        self.device = next((p.device for p in network.parameters()), torch.device("cpu"))
-        self.drawn: Tensor | None = None  # the generator's state before the first look, if drawn
+        self.replay = Replay([b for b, _ in self.buffers])
+        self.draws = Draws(parameter_of(network).device)
+        self.written: list[bool] = []  # whether what a node hands on is changed in place above it
 
     def describe(self, k: int) -> str:
-        """A node by its name."""
-        return f"the value node {self.names[self.nodes[k]] or k}"
+        """A node by its name; the output comes last."""
+        return (
+            f"the value node {self.names[self.nodes[k]]}" if k < len(self.nodes) else "the output"
+        )
 
     def not_read(self, k: int) -> str:
         """What to say where no gradient comes back to a node."""
@@ -74,6 +78,32 @@ class Subject:
             f"no gradient passes from {self.describe(k)} to what lies above it: "
             "a stage there is not differentiable, or nothing reads it"
         )
+
+    def first(self) -> Any:
+        """The first pass, the forward pass: what it calls and draws is noted."""
+        versions = [part._version for part in self.inputs]
+        with self.replay:
+            output = run(self.run, self.inputs)
+        for k, (part, version) in enumerate(zip(self.inputs, versions, strict=True)):
+            if part._version != version:
+                name = "x" if len(self.inputs) == 1 else f"x[{k}]"
+                raise ValueError(
+                    f"network changes its input {name} in place: let it work on a copy"
+                )
+        self.draws.note(self.replay.generators)
+        return output
+
+    def again(self, *, anew: bool) -> Any:
+        """Another pass, from where the first began: with the same draws, and the same buffers."""
+        if self.replay.sound and not self.draws.any and not anew:
+            with self.replay:
+                return self.run(*self.inputs)
+        for buffer, before in self.buffers:
+            buffer.data.copy_(before)
+        if not self.draws.any:
+            return self.run(*self.inputs)
+        with self.draws:
+            return self.run(*self.inputs)
 
     @contextmanager
     def visited(self, visitor: CutLook) -> Iterator[None]:
@@ -103,46 +133,22 @@ class CutLook:
         self.subject, self._leaves = subject, [] if leaves is None else leaves
         self._first, self._count = leaves is None, 0
         self._graph: list[Tensor] = []  # what each stage predicts, with its graph
-        self._given: list[Tensor] = []
+        self._versions: list[int] = []
         self._reads: dict[int, Reads] = {}
         with subject.visited(self), torch.enable_grad():
-            output = self._repeated(anew)
+            output = subject.first() if self._first else subject.again(anew=anew)
+        self._admit_pass()
         self._graph.append(self._admit_output(output))
         self._predicted = [u.detach() for u in self._graph]
         self.energies = [node.energy for node in subject.nodes]
         if self._first:
+            subject.written = [handed._version > 0 for _, handed in subject.replay.given.values()]
             self._admit_graph()
 
     @classmethod
     def forward(cls, network: nn.Module, inputs: tuple[Any, ...]) -> CutLook:
         """The forward pass."""
         return cls(Subject(network, inputs))
-
-    def _repeated(self, anew: bool) -> Any:
-        """Run the module. What it draws at random, as dropout does, it draws at the first look;
-
-        the others repeat the draw, so that an episode infers the values of one network.
-        """
-        subject = self.subject
-        replay = subject.replay
-        if self._first:
-            before = _generator_state(subject.device)
-            with replay:
-                output = subject.run(*subject.inputs)
-            if not torch.equal(before, _generator_state(subject.device)):
-                subject.drawn = before
-            return output
-        if subject.drawn is None:
-            if anew or not replay.sound:
-                return subject.run(*subject.inputs)
-            with replay:
-                return subject.run(*subject.inputs)
-        before = _generator_state(subject.device)
-        _generator_state(subject.device, subject.drawn)
-        try:
-            return subject.run(*subject.inputs)
-        finally:
-            _generator_state(subject.device, before)
 
     def meet(self, node: ValueNode, u: Tensor) -> Tensor:
         """A node on the way: note what was predicted, go on from the value held there."""
@@ -154,27 +160,50 @@ class CutLook:
                 subject.nodes.append(node)
                 self._leaves.append(u.detach().requires_grad_())
             elif k >= len(subject.nodes) or subject.nodes[k] is not node:
-                raise ValueError("network must meet its value nodes in one order at every look")
+                raise ValueError(_ONE_ORDER)
             self._graph.append(u)
-            x = self._leaves[k]
-            known = subject.replay.given.get(k)
-            if known is None or known[0] is not x:
-                # One object for one value, by which a replay knows that nothing has changed.
-                known = subject.replay.given[k] = x, node.energy.hand_on(x)
-            return known[1]
+            self._versions.append(u._version)
+            return self._hand_on(k, node, self._leaves[k])
+
+    def _hand_on(self, k: int, node: ValueNode, x: Tensor) -> Tensor:
+        """One object for one value, by which a replay knows that nothing has changed."""
+        given = self.subject.replay.given
+        known = given.get(k)
+        written = self._first or self.subject.written[k]
+        if known is None or known[0] is not x or written:
+            handed = node.energy.hand_on(x)
+            if handed is x and written:
+                handed = x.clone()  # a value must not change where a ReLU above works in place
+            known = given[k] = x, handed
+        return known[1]
 
     def _admit_node(self, node: ValueNode, u: Tensor) -> None:
-        name = self.subject.names.get(node, "")
+        name = f"the value node {self.subject.names.get(node, '')}".rstrip()
+        if node not in self.subject.names:
+            raise ValueError(f"{name} is not registered: a module must hold it as an attribute")
         if node in self.subject.nodes:
+            raise ValueError(f"{name} is met twice in one pass: give each place its own")
+        if not _is_batch(u):
+            raise ValueError(f"{name} must be given a tensor (batch, …) of numbers, not {_kind(u)}")
+        if saves_elsewhere():
             raise ValueError(
-                f"the value node {name} is met twice in one pass: give each place its own"
+                f"{name} must not lie within what torch.utils.checkpoint computes twice"
             )
-        if not (torch.is_tensor(u) and u.is_floating_point() and u.dim() >= 2):
-            raise ValueError(f"the value node {name} must be given a tensor (batch, …) of numbers")
+
+    def _admit_pass(self) -> None:
+        """All nodes met, as at the first look, and what was predicted for them left as it was."""
+        if not self._first and self._count != len(self.subject.nodes):
+            raise ValueError(_ONE_ORDER)
+        for k, (u, version) in enumerate(zip(self._graph, self._versions, strict=True)):
+            if u._version != version:
+                raise ValueError(
+                    f"what is predicted for {self.subject.describe(k)} is changed in place "
+                    "after it: go on from what the node gives"
+                )
 
     def _admit_output(self, output: Any) -> Tensor:
-        if not (torch.is_tensor(output) and output.is_floating_point() and output.dim() >= 2):
-            kind = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+        if not _is_batch(output):
+            kind = _kind(output)
             raise ValueError(f"network must give one tensor (batch, …) of numbers, not {kind}")
         return output
 
@@ -189,6 +218,10 @@ class CutLook:
         for k in range(len(self.subject.nodes)):
             if k not in read:
                 raise ValueError(self.subject.not_read(k))
+
+    def describe(self, k: int) -> str:
+        """Node ``k`` by its name."""
+        return self.subject.describe(k)
 
     def u(self, k: int) -> Tensor:
         """What stage ``k`` predicts."""
@@ -256,10 +289,31 @@ class CutLook:
     def _derivatives(
         self, k: int, of: Sequence[Tensor], error: Tensor
     ) -> tuple[Tensor | None, ...]:
-        return torch.autograd.grad(self._graph[k], of, error, retain_graph=True, allow_unused=True)
+        try:
+            return torch.autograd.grad(
+                self._graph[k], of, error, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as refused:
+            if "modified by an inplace operation" not in str(refused):
+                raise
+            raise ValueError(
+                f"the stage before {self.subject.describe(k)} changes in place what its own "
+                "derivative needs: let it work on copies"
+            ) from refused
 
 
+_ONE_ORDER = "network must meet its value nodes in one order at every look"
 _OUTPUT = Gaussian()  # whose changes are plain differences
+
+
+def _is_batch(u: Any) -> bool:
+    return torch.is_tensor(u) and u.is_floating_point() and u.dim() >= 2
+
+
+def _kind(u: Any) -> str:
+    if not torch.is_tensor(u):
+        return f"a {type(u).__name__}"
+    return f"one of shape {tuple(u.shape)} and {u.dtype}"
 
 
 def _leaf(leaf: Tensor, d: Error) -> Tensor:
@@ -282,14 +336,3 @@ def _ends(u: Tensor) -> set[int]:
             found.add(id(function.variable))
         left += [f for f, _ in function.next_functions if f is not None]
     return found
-
-
-def _generator_state(device: torch.device, state: Tensor | None = None) -> Tensor:
-    """Of the generator that modules on a device draw from; set first, where given."""
-    if device.type == "cuda":
-        if state is not None:
-            torch.cuda.set_rng_state(state, device)
-        return torch.cuda.get_rng_state(device)
-    if state is not None:
-        torch.set_rng_state(state)
-    return torch.get_rng_state()

@@ -159,6 +159,10 @@ class DenseLook:
             x = points[-1].u
         return cls(points, network.energies)
 
+    def describe(self, k: int) -> str:
+        """A node as the network holds it."""
+        return f"the value node nodes.{k}"
+
     def u(self, k: int) -> Tensor:
         """What stage ``k`` predicts."""
         return self.points[k].u

@@ -87,28 +87,34 @@ class Episode:
         self.plastic, self.energy = plastic, energy
         buffers = list(network.buffers())
         self._before = [(b, b.clone()) for b in buffers]
-        self.origin = look_at(network, x)  # condition C1: every value is its prediction
+        self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
+        try:
+            self._begin(network, x, y)
+        except Exception:
+            put_back(self._before)  # a refused batch moves no averages
+            raise
         # Modules with moving averages move them in the forward pass and at no later look.
         self._buffers = [(b, b.clone()) for b in buffers]
-        self.hidden = len(self.origin.energies)
-        self.output = self.origin.u(self.hidden)
-        self.y = y
-        if y is not None and not isinstance(network, Network | Chain):
-            try:
-                self.y = admit_targets(self.output, y, energy.loss)
-            except Exception:
-                self.forget()  # a refused batch moves no averages
-                raise
         self.batch = self.output.shape[-2 if copies_of(network) else 0]
-        self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
         self.deltas: list[Error] = [None] * self.hidden
-        self.unit = [e.is_unit for e in self.origin.energies]
         #: Whether no hidden node moves until something comes from above.
         self.rests = all(e.rests for e in self.origin.energies)
         self.feedback: Sequence[Tensor | None]
         self.feedback = [None] * self.hidden if feedback is None else feedback
         self.look: Look = self.origin
         self.deviations: list[Error] = [None] * (self.hidden + (y is None))
+
+    def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
+        """The forward pass: condition C1, every value is its prediction."""
+        self.origin = look_at(network, x)
+        self.hidden = len(self.origin.energies)
+        self.output = self.origin.u(self.hidden)
+        self.unit = [e.is_unit for e in self.origin.energies]
+        for k, node_energy in enumerate(self.origin.energies):
+            if not self.unit[k]:
+                node_energy.admit(self.origin.describe(k), self.origin.u(k), self.samples)
+        other = y is not None and not isinstance(network, Network | Chain)
+        self.y = admit_targets(self.output, y, self.energy.loss) if other else y  # type: ignore
 
     def restart(self) -> None:
         """Back to the forward pass."""
@@ -160,6 +166,7 @@ class Episode:
             raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
         for k, value in enumerate(values):
             u = self.origin.u(k)
+            validate.tensor(f"values[{k}]", value)
             validate.same_shape(f"values[{k}]", value, "the forward pass", u)
             validate.same_kind(f"values[{k}]", value, "the forward pass", u)
         self.deviations = [v - self.origin.u(k) for k, v in enumerate(values)]

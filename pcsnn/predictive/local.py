@@ -26,7 +26,7 @@ from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.inference import refuse_divergence
 from pcsnn.predictive.looks import Error, Look, per_copy
-from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite
 
 if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
@@ -55,7 +55,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LocalRule:
+class LocalRule(Rule):
     """A learning rule that reads its updates off the error nodes of one episode.
 
     Args:
@@ -83,6 +83,11 @@ class LocalRule:
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
+        if self.feedback is not None and not hasattr(self.feedback, "matrices"):
+            raise TypeError(
+                "feedback must be a pcsnn.Feedback, such as Feedback.random(network, seed), "
+                f"not {type(self.feedback).__name__}"
+            )
         validate.one_of("on_divergence", self.on_divergence, ON_DIVERGENCE)
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be 'kernel', 'torch' or None, not {self.engine!r}")

@@ -34,6 +34,10 @@ class Look(Protocol):
         """Of the hidden nodes."""
         ...
 
+    def describe(self, k: int) -> str:
+        """Node ``k`` by its name, for a sentence about it."""
+        ...
+
     def u(self, k: int) -> Tensor:
         """What stage ``k`` predicts, ``(B, …)``."""
         ...

@@ -39,8 +39,9 @@ class ZIL(LocalRule):
         feedback: matrices in the place of the transposed weights.
         literal: simulate the whole network at every step, rather than the front alone. Both
             forms give the same numbers.
-        step_size: γ. Other than 1 breaks C3: layer ``l`` learns ``γ^(L−l)`` times as fast. A
-            tensor ``(K,)`` gives each of K networks as one its own.
+        step_size: γ. Other than 1 breaks C3: layer ``l`` learns ``γ^(L−l)`` times as fast,
+            however large γ is, and nothing bounds it: each layer learns once, before anything
+            could diverge. A tensor ``(K,)`` gives each of K networks as one its own.
 
     Example:
         >>> network = pcsnn.mlp([784, 32, 32, 10], "sigmoid")
