@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pcsnn.predictive import kernels
 
-pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
+pytest.importorskip("numba")
 
 
 @settings(deadline=None)  # the first call compiles
