@@ -22,6 +22,8 @@ class StackedLinear(nn.Module):
     Inputs are ``(K, B, n_in)``, or ``(B, n_in)`` where all copies see the same.
     """
 
+    written_out = True  # what it computes is known by its weights alone
+
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.copies = len(linears)
@@ -63,8 +65,9 @@ def stack(networks: Sequence[Network]) -> Network:
         Layer(StackedLinear([n.layers[l].linear for n in networks]), first.layers[l].activation)  # type: ignore[arg-type]
         for l in range(len(first.layers))
     ]
-    squash = first.input_activation.name != "identity"
-    return Network(layers, value_nodes=first.value_nodes, squash_input=squash)
+    stacked = Network(layers, value_nodes=first.value_nodes)
+    stacked.input_activation = first.input_activation
+    return stacked
 
 
 @torch.no_grad()
@@ -97,6 +100,13 @@ def _same(k: int, first: Network, network: Network) -> None:
         raise ValueError(f"networks[{k}] has sizes {network.sizes}, but networks[0] {first.sizes}")
     if any(layer.norm is not None for layer in network.layers):
         raise ValueError(f"networks[{k}] has batch norm, which a stack has not")
+    if reason := network.not_plain():
+        raise ValueError(f"networks[{k}] cannot be stacked: {reason}")
+    if not all(energy.is_unit for energy in network.energies):
+        raise ValueError(f"networks[{k}] has hidden energies other than a stack's unit Gaussians")
+    held = [p for part in network.parts() for p in (part.weight, part.bias) if p is not None]
+    if len({id(p) for p in held}) < len(held):
+        raise ValueError(f"networks[{k}] has tied parameters, which a stack would part")
     kinds = [
         [(m.activation.name, m.linear.bias is None) for m in n.layers] + [n.value_nodes]
         for n in (first, network)

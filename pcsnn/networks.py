@@ -66,13 +66,14 @@ class Layer(nn.Module):
 
 def plain(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
-    if isinstance(part, nn.Linear) and type(part) is not nn.Linear:
-        return f"has a {type(part).__name__} with a forward of its own"
     if "forward" in part.__dict__:
         return "has a forward of its own"
-    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
-        return "has hooks"
-    if part._backward_pre_hooks:
+    if (
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+    ):
         return "has hooks"
     for parameter in part._parameters.values():
         if parameter is None:
@@ -80,6 +81,27 @@ def plain(part: nn.Module) -> str:
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
             return "has hooks on a parameter"
     return ""
+
+
+def written(kind: type, part: nn.Module | None) -> str:
+    """Why a part is none that is written out here; empty where it is."""
+    its = type(part)
+    if kind is nn.Linear and its is not nn.Linear and "written_out" not in its.__dict__:
+        return f"has a {its.__name__} with a forward of its own"
+    if kind is nn.Linear and part._parameters.get("weight") is None:  # type: ignore[union-attr]
+        return "has weights that are no parameters"
+    if kind is Activation and (
+        not isinstance(part, Activation) or its.forward is not Activation.forward
+    ):
+        return f"has a {its.__name__} in the place of a pcsnn activation"
+    if kind is nn.BatchNorm1d and (
+        its is not nn.BatchNorm1d
+        or part.weight is None  # type: ignore[union-attr]
+        or part.running_mean is None  # type: ignore[union-attr]
+        or part.momentum is None  # type: ignore[union-attr]
+    ):
+        return f"has a {its.__name__} in the place of a plain batch norm"
+    return plain(part)  # type: ignore[arg-type]
 
 
 class Parts(NamedTuple):
@@ -124,12 +146,6 @@ class Network(nn.Module):
                 )
         # A ModuleList, which type checkers take for a list of any modules.
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
-        #: Units in each layer, input first.
-        self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
-        #: Stages from input to output.
-        self.depth = len(layers)
-        #: Units of the output.
-        self.outputs = self.sizes[-1]
         #: K for a stack of K networks (:func:`pcsnn.ensembles.stack`), otherwise ``None``.
         self.copies: int | None = getattr(layers[0].linear, "copies", None)
         if squash_input and len(layers) == 1:
@@ -138,14 +154,14 @@ class Network(nn.Module):
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
         #: Hidden value nodes, first to last.
         self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
-            ValueNode(energy) for energy in _energies(energies, self.depth - 1)
+            ValueNode(energy) for energy in _energies(energies, len(layers) - 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
             validate.matrix("x", x, self.sizes[0])
-        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+        if self._nodes_matter():
             return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
         for layer in self.layers:
@@ -164,6 +180,66 @@ class Network(nn.Module):
         return last(a) if self.value_nodes == "activation" else last.pre_activation(a)
 
     @property
+    def sizes(self) -> list[int]:
+        """Units in each layer, input first, as the layers are now."""
+        linears = [layer.linear for layer in self.layers]
+        return [_rows_and_columns(linears[0])[1], *(_rows_and_columns(m)[0] for m in linears)]
+
+    @property
+    def outputs(self) -> int:
+        """Units of the output."""
+        return _rows_and_columns(self.layers[-1].linear)[0]
+
+    @property
+    def depth(self) -> int:
+        """Stages from input to output."""
+        return len(self.layers)
+
+    def admit_layers(self) -> None:
+        """Refuse layers that no longer fit one another: they may have changed since they did.
+
+        Raises:
+            ValueError, TypeError: in a sentence that names the layer.
+        """
+        validate.one_of("value_nodes", self.value_nodes, VALUE_NODES)
+        layers = list(self._modules["layers"]._modules.values())  # type: ignore[union-attr]
+        nodes = self._modules["nodes"]._modules  # type: ignore[union-attr]
+        if len(nodes) != len(layers) - 1:
+            raise ValueError(
+                f"layers do not fit: {len(layers)} layers have {len(layers) - 1} value nodes "
+                f"between them, but network.nodes holds {len(nodes)}: build the network anew"
+            )
+        n_in, dtype, front = None, None, () if self.copies is None else (self.copies,)
+        for l, layer in enumerate(layers):
+            held = layer._modules  # type: ignore[union-attr]
+            linear, norm = held["linear"], held.get("norm")
+            rows, columns = _rows_and_columns(linear)
+            own = linear._parameters  # type: ignore[union-attr]
+            weight, bias = own.get("weight"), own.get("bias")
+            n_in = columns if n_in is None else n_in
+            if columns != n_in or (weight is not None and weight.shape != (*front, rows, n_in)):
+                shape = (rows, columns) if weight is None else tuple(weight.shape)
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has weights of shape {shape} where "
+                    f"{(*front, rows, n_in)} is needed"
+                )
+            if bias is not None and bias.shape != (*front, rows):
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has biases of shape {tuple(bias.shape)} "
+                    f"where {(*front, rows)} is needed"
+                )
+            if norm is not None and getattr(norm, "num_features", rows) != rows:
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has batch norm of {norm.num_features} units "
+                    f"where {rows} are needed"
+                )
+            for p in (weight, bias):
+                dtype = p.dtype if dtype is None and p is not None else dtype
+                if p is not None and p.dtype is not dtype:
+                    raise TypeError(f"layers[{l}] is {p.dtype}, but layers before it are {dtype}")
+            n_in = rows
+
+    @property
     def energies(self) -> list[Energy]:
         """Of the hidden value nodes."""
         held = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
@@ -180,7 +256,10 @@ class Network(nn.Module):
             held = layer._modules  # type: ignore[union-attr]
             linear = held["linear"]
             norm = held.get("norm")
-            found.append(Parts(linear.weight, linear.bias, norm, held["activation"]))  # type: ignore
+            own = linear._parameters  # type: ignore[union-attr]
+            weight = own.get("weight")  # where it is computed, asking for it may move buffers
+            weight = linear.weight if weight is None else weight  # type: ignore[union-attr]
+            found.append(Parts(weight, linear.bias, norm, held["activation"]))  # type: ignore
         return found
 
     def not_plain(self) -> str:
@@ -189,13 +268,33 @@ class Network(nn.Module):
         Hooks, parametrisations and forwards of one's own are honoured where modules are run,
         not where their weights are read.
         """
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks:
-            return "it has hooks"
-        for l, layer in enumerate(self.layers):
-            for part in (layer, layer.linear, layer.activation):
-                if reason := plain(part):
-                    return f"layers[{l}] {reason}"
+        if reason := plain(self):
+            return f"it {reason}"
+        modules = self._modules
+        if reason := written(Activation, modules["input_activation"]):
+            return f"input_activation {reason}"
+        for k, node in enumerate(modules["nodes"]._modules.values()):  # type: ignore[union-attr]
+            if reason := plain(node):  # type: ignore[arg-type]
+                return f"nodes[{k}] {reason}"
+        for l, layer in enumerate(modules["layers"]._modules.values()):  # type: ignore[union-attr]
+            held = layer._modules  # type: ignore[union-attr]
+            reason = (
+                ("forward of its own" if type(layer) is not Layer else plain(layer))
+                or written(nn.Linear, held["linear"])
+                or written(Activation, held["activation"])
+                or ("" if held.get("norm") is None else written(nn.BatchNorm1d, held["norm"]))
+            )
+            if reason:
+                return f"layers[{l}] {reason}"
         return ""
+
+    def _nodes_matter(self) -> bool:
+        """Whether a value node does anything to what passes it."""
+        nodes = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
+        return any(
+            type(node.energy).hand_on is not Energy.hand_on or plain(node)  # type: ignore
+            for node in nodes
+        )
 
     def not_ordinary(self) -> str:
         """Why its forward pass is not its layers composed, each as it is written; or nothing."""
@@ -206,7 +305,7 @@ class Network(nn.Module):
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""
-        return self.parts()[-1].activation
+        return self.layers[-1].activation
 
     def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
@@ -235,6 +334,14 @@ class Network(nn.Module):
     def extra_repr(self) -> str:
         """Where the value nodes are."""
         return f"value_nodes={self.value_nodes!r}"
+
+
+def _rows_and_columns(linear: nn.Module) -> tuple[int, int]:
+    """``n_out`` and ``n_in`` as its weights have them; as it says where they are computed."""
+    weight = linear._parameters.get("weight")
+    if weight is None or weight.dim() < 2:
+        return linear.out_features, linear.in_features  # type: ignore[return-value]
+    return weight.shape[-2], weight.shape[-1]
 
 
 def _affine(layer: Layer) -> list[nn.Module]:

@@ -87,7 +87,11 @@ class Episode:
         self.plastic, self.energy = plastic, energy
         buffers = list(network.buffers())
         self._before = [(b, b.clone()) for b in buffers]
-        self.origin = look_at(network, x)  # condition C1: every value is its prediction
+        try:
+            self.origin = look_at(network, x)  # condition C1: every value is its prediction
+        except Exception:
+            put_back(self._before)  # a refused batch moves no averages
+            raise
         # Modules with moving averages move them in the forward pass and at no later look.
         self._buffers = [(b, b.clone()) for b in buffers]
         self.hidden = len(self.origin.energies)
@@ -97,7 +101,7 @@ class Episode:
             try:
                 self.y = admit_targets(self.output, y, energy.loss)
             except Exception:
-                self.forget()  # a refused batch moves no averages
+                self.forget()
                 raise
         self.batch = self.output.shape[-2 if copies_of(network) else 0]
         self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
@@ -217,7 +221,7 @@ class Episode:
             if slope is None:
                 continue
             if torch.is_tensor(step_size):
-                slope, gamma = step_size * slope, 1.0
+                slope, gamma = step_size.to(slope) * slope, 1.0
             else:
                 gamma = step_size
             if d is None:
@@ -240,7 +244,9 @@ class Episode:
         for k in range(last, -1, -1):
             if k < last:
                 d = back[k]
-                back[k] = d if plain or d is None else step_size * d
+                if d is not None and not plain:
+                    d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
+                back[k] = d
                 errors[k] = self.error_of(k, back[k], origin)
             error = errors[k]
             if error is not None and k > 0:
@@ -295,6 +301,11 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
     """The forward pass of a network: written out where its stages are, cut where they are not."""
     if isinstance(network, Network | Chain) and network.depth < 2:
         raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
+    if isinstance(network, Network | Chain) and plain(network):
+        raise ValueError(
+            f"network {plain(network)}, and it is cut at its value nodes, within it: put them on "
+            "its layers"
+        )
     if isinstance(network, Network):
         if not not_written_out(network):
             return DenseLook.forward(network, x)  # type: ignore[arg-type]
