@@ -110,6 +110,7 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch.nn.Module, not {_kind(network)}")
     if isinstance(network, Network):
+        network.admit_layers()
         _admit_rows(network, x)
     else:
         for name, part in _named(x):
@@ -180,7 +181,11 @@ def _admit_rows(network: Network, x: Inputs) -> None:
     elif x.shape[0] != network.copies or x.shape[2] != network.sizes[0]:
         expected = (network.copies, "batch", network.sizes[0])
         raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
-    if network.training and x.shape[0] < 2 and any(m.norm is not None for m in network.layers):
+    if (
+        network.training
+        and x.shape[0] < 2
+        and any(isinstance(m.norm, nn.BatchNorm1d) for m in network.layers)
+    ):
         raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
 
 
@@ -202,8 +207,6 @@ def _shape(part: Tensor) -> str:
 
 def parameter_of(network: nn.Module) -> Tensor:
     """A parameter, by which to tell device and precision."""
-    if isinstance(network, Network):
-        return network.parts()[0].weight
     found = next(network.parameters(), None)
     if found is None:
         raise ValueError("network has no parameters, so nothing to learn")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.networks import WRITTEN_OUT, Layer, Network, plain
+from pcsnn.networks import WRITTEN_OUT, Layer, Network
 
 
 class StackedLinear(nn.Module):
@@ -109,15 +109,14 @@ def _same(k: int, first: Network, network: Network) -> None:
         raise ValueError(f"networks[{k}] has sizes {network.sizes}, but networks[0] {first.sizes}")
     if any(layer.norm is not None for layer in network.layers):
         raise ValueError(f"networks[{k}] has batch norm, which a stack has not")
-    for layer in network.layers:
-        reason = plain(layer.linear)
-        if reason is not None:
-            raise ValueError(f"networks[{k}] has a layer that cannot be stacked: {reason}")
-        if getattr(layer.activation, "noise", 0):
-            raise ValueError(f"networks[{k}] has noise, which all copies would share")
-    if len(list(network.parameters())) != sum(
-        1 + (layer.linear.bias is not None) for layer in network.layers
-    ):
+    if reason := network.not_plain():
+        raise ValueError(f"networks[{k}] has a layer that cannot be stacked: {reason}")
+    if any(getattr(layer.activation, "noise", 0) for layer in network.layers):
+        raise ValueError(f"networks[{k}] has noise, which all copies would share")
+    if not all(energy.is_unit for energy in network.energies):
+        raise ValueError(f"networks[{k}] has hidden energies other than a stack's unit Gaussians")
+    held = [p for part in network.parts() for p in (part.weight, part.bias) if p is not None]
+    if len({id(p) for p in held}) < len(held):
         raise ValueError(f"networks[{k}] has tied weights, which a stack has not")
     alike = network.value_nodes == first.value_nodes and all(
         (a.linear.bias is None) == (b.linear.bias is None) and a.activation.same_as(b.activation)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +73,14 @@ class Layer(nn.Module):
 def hooked(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
     if "forward" in part.__dict__:
-        return "it has a forward of its own"
-    if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
-        return "it has hooks"
-    if part._backward_pre_hooks:
-        return "it has hooks"
+        return "has a forward of its own"
+    if (
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+    ):
+        return "has hooks"
     for parameter in part._parameters.values():
         if parameter is None:
             continue
@@ -94,6 +97,25 @@ def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
         raise ValueError(
             f"norm has {norm.num_features} features, but linear has {linear.out_features} units"
         )
+
+
+def written(kind: type, part: nn.Module | None) -> str:
+    """Why a part is none that is written out here; empty where it is."""
+    its = type(part)
+    if kind is nn.Linear:
+        return (plain(part) if part is not None else "has no linear map") or ""
+    if kind is Activation and (
+        not isinstance(part, Activation) or its.forward is not Activation.forward
+    ):
+        return f"has a {its.__name__} in the place of a pcsnn activation"
+    if kind is nn.BatchNorm1d and (
+        its is not nn.BatchNorm1d
+        or part.weight is None  # type: ignore[union-attr]
+        or part.running_mean is None  # type: ignore[union-attr]
+        or part.momentum is None  # type: ignore[union-attr]
+    ):
+        return f"has a {its.__name__} in the place of a plain batch norm"
+    return hooked(part)  # type: ignore[arg-type]
 
 
 class Parts(NamedTuple):
@@ -132,9 +154,14 @@ class Network(nn.Module):
             raise ValueError("layers is empty")
         for k, layer in enumerate(layers):
             validate.instance(f"layers[{k}]", layer, Layer, "a pcsnn.networks.Layer")
+        for l, (below, above) in enumerate(itertools.pairwise(layers), start=2):
+            if below.linear.out_features != above.linear.in_features:
+                raise ValueError(
+                    f"layers do not fit: layer {l} has {below.linear.out_features} units, "
+                    f"but layer {l + 1} takes {above.linear.in_features}"
+                )
         # A ModuleList, which type checkers take for a list of any modules.
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
-        _ = self.sizes  # refuses layers that do not fit
         #: K for a stack of K networks (:func:`pcsnn.ensembles.stack`), otherwise ``None``.
         self.copies: int | None = getattr(layers[0].linear, "copies", None)
         if squash_input and len(layers) == 1:
@@ -144,45 +171,14 @@ class Network(nn.Module):
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
         #: Hidden value nodes, first to last.
         self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
-            ValueNode(energy) for energy in _energies(energies, self.depth - 1)
+            ValueNode(energy) for energy in _energies(energies, len(layers) - 1)
         )
-
-    @property
-    def sizes(self) -> list[int]:
-        """Sizes of all layers as they are now, that of the input first.
-
-        Raises:
-            ValueError: where one has been replaced by another that does not fit.
-        """
-        linears = self._linears()
-        for l, (below, above) in enumerate(itertools.pairwise(linears), start=2):
-            if below.out_features != above.in_features:
-                raise ValueError(
-                    f"layers do not fit: layer {l} has {below.out_features} units, "
-                    f"but layer {l + 1} takes {above.in_features}"
-                )
-        return [linears[0].in_features, *(linear.out_features for linear in linears)]
-
-    @property
-    def depth(self) -> int:
-        """Stages from input to output."""
-        return len(self._linears())
-
-    @property
-    def outputs(self) -> int:
-        """Units of the output."""
-        return self._linears()[-1].out_features
-
-    def _linears(self) -> list[nn.Linear]:
-        # From the modules' tables, which costs less than a look at an attribute: see parts.
-        layers: Any = self._modules["layers"]
-        return [layer._modules["linear"] for layer in layers._modules.values()]
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
             validate.matrix("x", x, self.sizes[0])
-        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+        if self._nodes_matter():
             return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
         for layer in self.layers:
@@ -201,6 +197,66 @@ class Network(nn.Module):
         return last(a) if self.value_nodes == "activation" else last.pre_activation(a)
 
     @property
+    def sizes(self) -> list[int]:
+        """Sizes of all layers as they are now, that of the input first."""
+        linears = [layer.linear for layer in self.layers]
+        return [_rows_and_columns(linears[0])[1], *(_rows_and_columns(m)[0] for m in linears)]
+
+    @property
+    def outputs(self) -> int:
+        """Units of the output."""
+        return _rows_and_columns(self.layers[-1].linear)[0]
+
+    @property
+    def depth(self) -> int:
+        """Stages from input to output."""
+        return len(self.layers)
+
+    def admit_layers(self) -> None:
+        """Refuse layers that no longer fit one another: they may have changed since they did.
+
+        Raises:
+            ValueError, TypeError: in a sentence that names the layer.
+        """
+        validate.one_of("value_nodes", self.value_nodes, VALUE_NODES)
+        layers = list(self._modules["layers"]._modules.values())  # type: ignore[union-attr]
+        nodes = self._modules["nodes"]._modules  # type: ignore[union-attr]
+        if len(nodes) != len(layers) - 1:
+            raise ValueError(
+                f"layers do not fit: {len(layers)} layers have {len(layers) - 1} value nodes "
+                f"between them, but network.nodes holds {len(nodes)}: build the network anew"
+            )
+        n_in, dtype, front = None, None, () if self.copies is None else (self.copies,)
+        for l, layer in enumerate(layers):
+            held = layer._modules
+            linear, norm = held["linear"], held.get("norm")
+            rows, columns = _rows_and_columns(linear)
+            own = linear._parameters
+            weight, bias = own.get("weight"), own.get("bias")
+            n_in = columns if n_in is None else n_in
+            if columns != n_in or (weight is not None and weight.shape != (*front, rows, n_in)):
+                shape = (rows, columns) if weight is None else tuple(weight.shape)
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has weights of shape {shape} where "
+                    f"{(*front, rows, n_in)} is needed"
+                )
+            if bias is not None and bias.shape != (*front, rows):
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has biases of shape {tuple(bias.shape)} "
+                    f"where {(*front, rows)} is needed"
+                )
+            if norm is not None and getattr(norm, "num_features", rows) != rows:
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has batch norm of {norm.num_features} units "
+                    f"where {rows} are needed"
+                )
+            for p in (weight, bias):
+                dtype = p.dtype if dtype is None and p is not None else dtype
+                if p is not None and p.dtype is not dtype:
+                    raise TypeError(f"layers[{l}] is {p.dtype}, but layers before it are {dtype}")
+            n_in = rows
+
+    @property
     def energies(self) -> list[Energy]:
         """Of the hidden value nodes."""
         held = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
@@ -217,7 +273,10 @@ class Network(nn.Module):
             held = layer._modules  # type: ignore[union-attr]
             linear = held["linear"]
             norm = held.get("norm")
-            found.append(Parts(linear.weight, linear.bias, norm, held["activation"]))  # type: ignore
+            own = linear._parameters  # type: ignore[union-attr]
+            weight = own.get("weight")  # where it is computed, asking for it may move buffers
+            weight = linear.weight if weight is None else weight  # type: ignore[union-attr]
+            found.append(Parts(weight, linear.bias, norm, held["activation"]))  # type: ignore
         return found
 
     def not_plain(self) -> str:
@@ -226,13 +285,33 @@ class Network(nn.Module):
         Hooks, parametrisations and forwards of one's own are honoured where modules are run,
         not where their weights are read.
         """
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks:
-            return "it has hooks"
-        for l, layer in enumerate(self.layers):
-            reason = hooked(layer) or plain(layer.linear) or hooked(layer.activation)
+        if reason := hooked(self):
+            return f"it {reason}"
+        modules = self._modules
+        if reason := written(Activation, modules["input_activation"]):
+            return f"input_activation {reason}"
+        for k, node in enumerate(modules["nodes"]._modules.values()):  # type: ignore[union-attr]
+            if reason := hooked(node):
+                return f"nodes[{k}] {reason}"
+        for l, layer in enumerate(modules["layers"]._modules.values()):  # type: ignore[union-attr]
+            held = layer._modules
+            reason = (
+                ("forward of its own" if type(layer) is not Layer else hooked(layer))
+                or written(nn.Linear, held["linear"])
+                or written(Activation, held["activation"])
+                or ("" if held.get("norm") is None else written(nn.BatchNorm1d, held["norm"]))
+            )
             if reason:
-                return f"layers[{l}]: {reason}"
+                return f"layers[{l}] {reason}"
         return ""
+
+    def _nodes_matter(self) -> bool:
+        """Whether a value node does anything to what passes it."""
+        nodes = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
+        return any(
+            type(node.energy).hand_on is not Energy.hand_on or hooked(node)  # type: ignore
+            for node in nodes
+        )
 
     def not_ordinary(self) -> str:
         """Why its forward pass is not its layers composed, each as it is written; or nothing."""
@@ -243,7 +322,7 @@ class Network(nn.Module):
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""
-        return self.parts()[-1].activation
+        return self.layers[-1].activation
 
     def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
@@ -272,6 +351,14 @@ class Network(nn.Module):
     def extra_repr(self) -> str:
         """Where the value nodes are."""
         return f"value_nodes={self.value_nodes!r}"
+
+
+def _rows_and_columns(linear: nn.Module) -> tuple[int, int]:
+    """``n_out`` and ``n_in`` as its weights have them; as it says where they are computed."""
+    weight = linear._parameters.get("weight")
+    if weight is None or weight.dim() < 2:
+        return linear.out_features, linear.in_features  # type: ignore[return-value]
+    return weight.shape[-2], weight.shape[-1]
 
 
 def _affine(layer: Layer) -> list[nn.Module]:

@@ -94,6 +94,11 @@ def accumulate(parameter: Tensor, gradient: Tensor) -> None:
         hook(parameter)
 
 
+def of_its_own(gradient: Tensor, like: Tensor) -> Tensor:
+    """A gradient in memory of its own: autograd may hand out one for two, or one expanded."""
+    return gradient.clone(memory_format=torch.contiguous_format).view_as(like)
+
+
 __getattr__ = deprecated.moved(
     __name__,
     {name: "pcsnn.admission" for name in ("admit", "admit_input", "admit_loss")},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.local import LocalRule, Moment
 from pcsnn.predictive.looks import Error
@@ -62,9 +63,10 @@ class DirectFeedbackAlignment(LocalRule):
         origin, output = episode.origin, episode.output_error()
         errors: list[Error] = [None] * (episode.hidden + 1)
         errors[-1] = output
+        assert isinstance(origin, DenseLook)  # as feedback demands
         for k, B in enumerate(episode.feedback):
-            for j, handed in origin.back(k + 1, output, B):
-                errors[j] = handed
+            assert B is not None
+            errors[k] = origin.points[k + 1].hand_down(output, B)
         yield Moment.of(0, episode, errors, dict(enumerate(errors)))
 
     def _states(self, episode: Episode) -> Iterator[State]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pcsnn import jit
 from pcsnn.activations import Activation, activation
+from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network, Parts
@@ -37,7 +38,7 @@ FINITE, DESCENDED, AWAKE = 1, 2, 4
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu")
 OUTPUTS = ("squared_error", "cross_entropy")
 
-_OWN = {name: activation(name).function for name in ACTIVATIONS}
+_OWN = {name: activation(name) for name in ACTIVATIONS}
 
 #: Above so many weights behind the first stage a matrix library is faster than the kernel.
 LARGEST = 16384
@@ -104,6 +105,8 @@ def present(
     """
     if not isinstance(network, Network):
         return None, "the kernel knows a pcsnn.Network only"
+    if reason := network.not_plain():
+        return None, reason
     parts = network.parts()
     form = _form(network, parts, energy, rule)
     if isinstance(form, str):
@@ -149,9 +152,16 @@ def _form(
 
 
 def _is_own(sigma: Activation) -> bool:
-    """Whether an activation with a known name is the one known by it."""
-    own, its = _OWN[sigma.name], sigma.function
-    return its is own or getattr(its, "__code__", 0) is getattr(own, "__code__", 1)
+    """Whether an activation with a known name is the one known by it, slope and all."""
+    own = _OWN[sigma.name]
+    return type(sigma) is Activation and all(
+        its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)
+        for its, known in (
+            (sigma.function, own.function),
+            (sigma.derivative, own.derivative),
+            (sigma.product, own.product),
+        )
+    )
 
 
 def _admit_tensors(network: Network, parts: list[Parts]) -> str:
@@ -182,7 +192,7 @@ def _admit_tensors(network: Network, parts: list[Parts]) -> str:
         return f"it is large: more than {LARGEST} weights behind the first stage"
     if len({weight.data_ptr() for weight, *_ in parts}) < len(parts):
         return "some of its weights are tied"
-    return network.not_plain()
+    return ""
 
 
 class Fixed(NamedTuple):
@@ -230,7 +240,10 @@ def _run(
     module, fixed = kernel(), _of_plan(form, plan)
     assert module is not None
     K, B, n_in, n_out = form.K, y.shape[-2], form.sizes[0], form.sizes[-1]
-    a = network.input_activation.function(x).detach().contiguous().view(-1, B, n_in)
+    squash = network.input_activation
+    if squash.name != "identity" and rule.guards & FINITE and not all_finite([x]):
+        return None, REFUSED  # σ may make a finite number of an infinite one
+    a = squash.function(x).detach().contiguous().view(-1, B, n_in)
     targets = y.detach().contiguous().view(-1, B, n_out)
     if form.copies is not None and len(targets) < K:
         targets = targets.expand(K, B, n_out).contiguous()
@@ -260,7 +273,8 @@ def _run(
             if parameter is not None:
                 torch.autograd.graph.increment_version(parameter)
     prediction = kept[1, :, -B * n_out :].reshape(*(() if form.copies is None else (K,)), B, n_out)
-    return Settled(form, own, gradients, prediction, report, int(fixed.steps.max())), ""
+    steps = int(fixed.steps.max()) if plan.reading == AT_END else None
+    return Settled(form, own, gradients, prediction, report, steps), ""
 
 
 def _addresses(parameters: list[Any]) -> np.ndarray:
@@ -281,14 +295,17 @@ class Settled(NamedTuple):
     gradients: list[Tensor | None]
     prediction: np.ndarray
     measures: np.ndarray
-    steps: int
+    steps: int | None
 
     @property
     def report(self) -> Report:
-        """The forward pass, and the energy at the end."""
+        """The forward pass, and the energy at the end for rules that let the values settle."""
         measures = self.measures[0] if self.form.copies is None else self.measures.T
         loss, energy, _ = torch.from_numpy(measures).unbind()
-        return Report(loss, torch.from_numpy(self.prediction), energy, self.steps, "kernel")
+        found = torch.from_numpy(self.prediction)
+        if self.steps is None:
+            return Report(loss, found, engine="kernel")
+        return Report(loss, found, energy, self.steps, "kernel")
 
     def fill(self) -> Report:
         """Add to ``.grad`` of every parameter what was found without a rate."""

@@ -21,6 +21,7 @@ from pcsnn.energies import Gaussian
 from pcsnn.nodes import ValueNode, nodes_of
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
+from pcsnn.rules import of_its_own
 
 
 class Reads(NamedTuple):
@@ -280,7 +281,8 @@ class CutLook:
         parameters = self.parameters(k)
         if parameters:
             found = self._derivatives(k, parameters, error)
-            yield from ((p, g) for p, g in zip(parameters, found, strict=True) if g is not None)
+            pairs = zip(parameters, found, strict=True)
+            yield from ((p, of_its_own(g, p)) for p, g in pairs if g is not None)
 
     def parameters(self, k: int) -> Sequence[nn.Parameter]:
         """Those of stage ``k`` that learn."""

@@ -104,9 +104,12 @@ class DensePoint:
 
     def pull_back(self, error: Tensor, feedback: Tensor | None = None) -> Tensor:
         """``σ'(x) ⊙ (ε W)``, eq. 42, with ``feedback`` in the place of ``W`` where it is given."""
+        return self.hand_down(self._delta(error), self.stage.W if feedback is None else feedback)
+
+    def hand_down(self, delta: Tensor, W: Tensor) -> Tensor:
+        """``σ'(x) ⊙ (δ W)``, whatever ``W`` has brought ``δ`` here."""
         stage = self.stage
-        W = stage.W if feedback is None else feedback
-        back = stage.squash.backward(self.h, stage.matmul(self._delta(error), W), self.a)
+        back = stage.squash.backward(self.h, stage.matmul(delta, W), self.a)
         return back if stage.below is None else stage.below.hand_back(self.x, back)
 
     def gradients(self, error: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -131,8 +134,8 @@ class DensePoint:
             return
         if W.dim() == 2:
             W.addmm_(delta.mT, self.a, alpha=rate)
-        elif self.a.dim() == 3:
-            W.baddbmm_(delta.mT, self.a, alpha=rate)
+        elif self.a.dim() == 3 or not W.is_contiguous():  # which flatten would copy
+            W.baddbmm_(delta.mT, self.a.expand(*delta.shape[:-1], -1), alpha=rate)
         else:  # K networks that see the same input: one product again
             W.flatten(0, 1).addmm_(delta.mT.flatten(0, 1), self.a, alpha=rate)
 
@@ -218,10 +221,12 @@ def stages_of(network: Network) -> list[Dense]:
 
 def not_written_out(network: Network) -> str:
     """Why a network's stages are not those of :class:`Dense`; empty where they are."""
+    if reason := network.not_plain():
+        return reason
     for l, part in enumerate(network.parts()):
         if part.norm is not None:
             return f"layers[{l}] has batch norm"
-    return network.not_plain()
+    return ""
 
 
 def dense(network: Network, parts: list[Parts]) -> list[Dense]:

@@ -224,7 +224,7 @@ class Episode:
             if slope is None:
                 continue
             if torch.is_tensor(step_size):
-                slope, gamma = step_size * slope, 1.0
+                slope, gamma = step_size.to(slope) * slope, 1.0
             else:
                 gamma = step_size
             if d is None:
@@ -247,7 +247,9 @@ class Episode:
         for k in range(last, -1, -1):
             if k < last:
                 d = back[k]
-                back[k] = d if plain or d is None else step_size * d
+                if d is not None and not plain:
+                    d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
+                back[k] = d
                 errors[k] = self.error_of(k, back[k], origin)
             error = errors[k]
             if error is not None and k > 0:
@@ -302,6 +304,11 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
     """The forward pass of a network: written out where its stages are, cut where they are not."""
     if isinstance(network, Network | Chain) and network.depth < 2:
         raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
+    if isinstance(network, Network | Chain) and hooked(network):
+        raise ValueError(
+            f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
+            "its layers"
+        )
     if isinstance(network, Network):
         if not not_written_out(network):
             return DenseLook.forward(network, x)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 from pcsnn.networks import Network
+from pcsnn.predictive.dense import not_written_out
 from pcsnn.randomness import as_generator
 
 
@@ -101,6 +102,8 @@ class Feedback(nn.Module):
             TypeError: for a network whose stages are not given by weight matrices.
         """
         weights = _weights(network)
+        if reason := not_written_out(network):  # type: ignore[arg-type]
+            raise ValueError(f"feedback needs stages with one weight matrix each, but {reason}")
         if len(self.weights) != len(weights):
             raise ValueError(
                 f"feedback holds {len(self.weights)} matrices, but the network needs {len(weights)}"

@@ -209,21 +209,28 @@ class LocalRule(Rule):
     ) -> tuple[list[Moment], Report, Episode]:
         """The episode of any network: which stages learn from what."""
         episode = self._present(network, x, y, energy)
+        try:
+            moments, steps = self._moments(episode)
+            report = self._report(episode, moments, steps, why)
+            if self.on_divergence == "raise":
+                self._refuse(network, x, episode, moments, report)
+        except Exception:
+            episode.forget()  # what is refused moves no averages
+            raise
+        return moments, report, episode
+
+    def _moments(self, episode: Episode) -> tuple[list[Moment], int]:
+        """When something learns, and after how many steps the episode ends."""
         self.start(episode)
         found = self.at_once(episode)
-        steps = 0
         if found is not None:
-            moments = [found]
-        else:
-            moments = []
-            for moment in self.timetable(episode):
-                steps = moment.t
-                if moment.learns:
-                    moments.append(moment)
-        report = self._report(episode, moments, steps, why)
-        if self.on_divergence == "raise":
-            self._refuse(network, x, episode, moments, report)
-        return moments, report, episode
+            return [found], 0
+        moments, steps = [], 0
+        for moment in self.timetable(episode):
+            steps = moment.t
+            if moment.learns:
+                moments.append(moment)
+        return moments, steps
 
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """What the forward pass says of the batch."""
@@ -270,7 +277,9 @@ class LocalRule(Rule):
         that are not finite reach one or the other, or an error between.
         """
         taught = [e for m in moments for e in m.learns.values() if e is not None]
-        if all_finite([episode.unmasked(0), report.loss, *taught]):
+        squash = getattr(network, "input_activation", None)  # which may hide what is not finite
+        given = [] if getattr(squash, "name", "identity") == "identity" else _parts(x)
+        if all_finite([episode.unmasked(0), report.loss, *given, *taught]):
             return
         assert episode.y is not None
         episode.forget()
@@ -312,16 +321,16 @@ class LocalRule(Rule):
         self, episode: Episode, moments: Sequence[Moment], learning_rate: float | Tensor
     ) -> None:
         """Change the weights of each stage at its moment, eq. 43."""
-        rate: float | Tensor = 1 / episode.batch
-        if torch.is_tensor(learning_rate):  # K networks as one, each with its own
-            own = per_copy(learning_rate)
-            moments = [
-                m._replace(learns={k: e if e is None else own * e for k, e in m.learns.items()})
-                for m in moments
-            ]
-        else:
-            rate = learning_rate / episode.batch
         if all(episode.unit) and all(isinstance(m.look, DenseLook) for m in moments):
+            rate: float = 1 / episode.batch
+            if torch.is_tensor(learning_rate):  # K networks as one, each with its own
+                own = per_copy(learning_rate).to(episode.output)  # type: ignore[union-attr]
+                moments = [
+                    m._replace(learns={k: e if e is None else own * e for k, e in m.learns.items()})
+                    for m in moments
+                ]
+            else:
+                rate = learning_rate / episode.batch
             for moment in moments:
                 for k, error in moment.learns.items():
                     B = None if self.feedback is None or k == 0 else self.feedback.weights[k - 1]
@@ -329,15 +338,20 @@ class LocalRule(Rule):
                         moment.look.points[k].ascend(error, rate, B)  # type: ignore[attr-defined]
             return
         # All gradients before any change: a stage may learn at several moments.
+        # And gradients as calling the rule finds them: a hook may do anything to them.
         changes: list[tuple[nn.Parameter, Tensor]] = []
         for moment in moments:
             for k, error in moment.learns.items():
                 if error is not None:
-                    changes += moment.look.gradients(k, rate * error)
-                changes += [(p, rate * g) for p, g in self._own(episode, moment, k)]
-        for parameter, change in changes:
+                    changes += moment.look.gradients(k, -1 / episode.batch * error)
+                changes += [(p, -g / episode.batch) for p, g in self._own(episode, moment, k)]
+        for parameter, gradient in changes:
             if parameter.requires_grad:
-                parameter.add_(change)
+                if torch.is_tensor(learning_rate):
+                    own = learning_rate.view(-1, *[1] * (gradient.dim() - 1)).to(gradient)
+                    parameter.sub_(own * gradient)
+                else:
+                    parameter.sub_(gradient, alpha=learning_rate)
 
 
 def _parts(x: Inputs) -> list[Tensor]:
