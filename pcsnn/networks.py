@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +101,7 @@ def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
 
 def written(kind: type, part: nn.Module | None) -> str:
     """Why a part is none that is written out here; empty where it is."""
-    its = type(part)
+    its: Any = type(part)
     if kind is nn.Linear:
         return (plain(part) if part is not None else "has no linear map") or ""
     if kind is Activation and (

@@ -54,7 +54,10 @@ class Rule:
 
     def __new__(cls, *settings: Any, **named: Any) -> Self:
         """Refuse a batch where settings are expected: the class is not the rule."""
-        if "network" in named or any(isinstance(s, nn.Module) for s in settings[:1]):
+        # A module without parameters may be a loss, such as nn.MSELoss().
+        first = settings[0] if settings else None
+        learns = isinstance(first, nn.Module) and next(first.parameters(), None) is not None
+        if "network" in named or learns:
             name = cls.__name__
             raise TypeError(f"{name} is a class, no rule yet: write {name}()(network, x, y)")
         return super().__new__(cls)

@@ -144,12 +144,22 @@ def test_what_cannot_be_folded_says_why(linear, norm, message):
         fuse_batch_norm(linear, norm)
 
 
-@pytest.mark.parametrize("variance", [-1.0, -1e-5, math.nan])
+@pytest.mark.parametrize("variance", [-1.0, -1e-6, math.nan])
 def test_a_variance_that_is_none_is_refused(variance):
     norm = nn.BatchNorm1d(3).eval()
     norm.running_var[1] = variance
     with pytest.raises(ConversionError, match="a moving variance that is negative, zero or NaN"):
         fuse_batch_norm(nn.Linear(2, 3), norm)
+
+
+def test_a_unit_that_never_varied_is_folded_if_epsilon_allows():
+    linear, norm = nn.Linear(2, 3), nn.BatchNorm1d(3).eval()
+    norm.running_var[1] = 0.0
+    x = torch.ones(1, 2)
+    assert torch.allclose(fuse_batch_norm(linear, norm)(x), norm(linear(x)), rtol=1e-4)
+    norm.eps = 0.0
+    with pytest.raises(ConversionError, match="a moving variance that is negative, zero or NaN"):
+        fuse_batch_norm(linear, norm)
 
 
 # --- which spiking network ---

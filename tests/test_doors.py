@@ -171,6 +171,12 @@ def test_probabilities():
         refused("prediction must hold probabilities .* sum 1", function, 1.1 * half, half)
 
 
+def test_rows_that_sum_to_one_may_not_be_negative():
+    refused("none negative", validate.probabilities, "y", torch.tensor([[1.5, -0.5]]))
+    refused("each row with sum 1", validate.probabilities, "y", torch.tensor([[0.5, 0.4]]))
+    refused("y holds NaN", validate.probabilities, "y", torch.tensor([[-1.0, float("nan")]]))
+
+
 # --- batch norm ---
 
 
@@ -221,7 +227,7 @@ def test_sizes_are_those_of_the_layers_as_they_are():
     assert (network.sizes, network.outputs, network.depth) == ([2, 3, 7], 7, 2)
     network.layers[0].linear = nn.Linear(2, 5)
     refused(
-        "layers do not fit: layer 2 has 5 units, but layer 3 takes 3", network, torch.ones(1, 2)
+        r"layers do not fit: layers\[1\] has weights of shape \(7, 3\) where", network.admit_layers
     )
 
 
@@ -233,6 +239,8 @@ class Pair(nn.Module):
 def test_chains():
     chain = pcsnn.Chain([nn.Linear(2, 3), Pair()], outputs=3)
     refused(r"stages\[1\] must give a tensor, not tuple", chain, ONES)
+    rows = pcsnn.Chain([nn.Linear(2, 3), nn.Tanh()], outputs=3)
+    refused(r"stages must end in \(batch, 3\)", rows, torch.ones(2, 4, 2))
     refused(r"stages\[0\] must be a module, not ReLU", pcsnn.Chain, [nn.ReLU], outputs=3)
     refused("stages must be a sequence of modules", pcsnn.Chain, nn.Linear(2, 3), outputs=3)
     pcsnn.Chain(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), outputs=3)(ONES)
@@ -330,11 +338,18 @@ def test_stacks_are_of_the_same_functions():
     x = ONES
     assert torch.allclose(stack([squashed] * 2)(x)[1], squashed(x), atol=1e-6)
     noisy = pcsnn.mlp([2, 3, 2], activation=NoisyLIFRate(noise=0.1))
-    refused(r"networks\[0\] has noise, which all copies would share", stack, [noisy])
+    refused(r"networks\[0\] has .*(noise|NoisyLIFRate)", stack, [noisy])
     tied = pcsnn.mlp([3, 3, 3])
     tied.layers[1].linear.weight = tied.layers[0].linear.weight
     refused(r"networks\[0\] has tied weights", stack, [tied])
     refused("networks must be a sequence of networks, not a Network", stack, tied)
+
+
+def test_stacks_of_frozen_layers_are_frozen():
+    network = pcsnn.mlp([2, 3, 2])
+    network.layers[0].linear.weight.requires_grad_(False)
+    held = stack([network, network])
+    assert [p.requires_grad for p in held.parameters()] == [False, True, True, True]
 
 
 def test_unstacking_without_biases_changes_nothing():

@@ -73,7 +73,7 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
             f"norm is {variance.dtype} on {variance.device}, but linear {linear.weight.dtype} on "
             f"{linear.weight.device}"
         )
-    if not bool((variance + norm.eps > 0).all()):
+    if not bool(((variance >= 0) & (variance + norm.eps > 0)).all()):
         raise ConversionError("norm has a moving variance that is negative, zero or NaN")
     slope = torch.rsqrt(variance + norm.eps)
     shift = -mean * slope
