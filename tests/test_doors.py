@@ -311,6 +311,13 @@ def test_what_is_more_than_a_linear_map_is_told(how, reason):
     refused(message, stack, [network, pcsnn.mlp([2, 3, 2])])
 
 
+def test_hooks_on_batch_norms_parameters_are_told():
+    network = pcsnn.mlp([2, 3, 2], batch_norm=True)
+    assert not network.not_plain()
+    network.layers[0].norm.weight.register_post_accumulate_grad_hook(lambda p: None)
+    assert "hooks on a parameter" in network.not_plain()
+
+
 def test_subclasses_are_plain_if_they_compute_the_same():
     assert plain(Renamed(2, 3)) is None
     assert plain(nn.Linear(2, 3, bias=False)) is None

@@ -214,7 +214,7 @@ def test_activations_are_taken_by_name_or_as_they_are():
     assert network.input_activation is sigma
     assert activation(sigma) is sigma
     with pytest.raises(ValueError, match="activation must be one of"):
-        pcsnn.mlp([3, 2], activation=torch.relu)
+        pcsnn.mlp([3, 2], activation=torch.nn.ReLU)
     with pytest.raises(ValueError, match="takes probabilities, but the network ends in lif-rate"):
         pcsnn.Backprop(loss="categorical_nll")(network, torch.rand(2, 3), torch.tensor([0, 1]))
 
