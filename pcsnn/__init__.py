@@ -12,7 +12,10 @@ and both fit any training loop::
         optimiser.step()
 """
 
-from pcsnn import deprecated
+from pcsnn import (
+    deprecated,
+    interrupt,  # noqa: F401  before those that take seconds: Ctrl-C may come any time
+)
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
 from pcsnn.initialisation import initialise

@@ -7,7 +7,7 @@ convolutional ones included, for every rule that works with local derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -22,7 +22,8 @@ class Chain(nn.Module):
     Args:
         stages: differentiable modules, each taking what the one before gives.
         outputs: units in the last value node, ``(B, outputs)``.
-        read_out: what turns the last value node into the prediction.
+        read_out: what turns the last value node into the prediction: a name, or what
+            :func:`pcsnn.activations.activation` takes.
 
     Example:
         >>> network = Chain(
@@ -44,14 +45,17 @@ class Chain(nn.Module):
         stages: Sequence[nn.Module],
         *,
         outputs: int,
-        read_out: str | Activation = "identity",
+        read_out: str | Activation | Callable[[Tensor], Tensor] = "identity",
     ) -> None:
         super().__init__()
-        if not stages:
+        if isinstance(stages, nn.Module) and not isinstance(stages, nn.Sequential | nn.ModuleList):
+            raise TypeError(f"stages must be a sequence of modules, not {type(stages).__name__}")
+        if len(stages) == 0:
             raise ValueError("stages is empty")
         for k, stage in enumerate(stages):
             if not isinstance(stage, nn.Module):
-                raise TypeError(f"stages[{k}] must be a module, not {type(stage).__name__}")
+                what = stage.__name__ if isinstance(stage, type) else type(stage).__name__
+                raise TypeError(f"stages[{k}] must be a module, not {what}")
         self.depth = len(stages)
         self.chain = nn.ModuleList(stages)
         self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]

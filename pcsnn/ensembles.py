@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.networks import Layer, Network
+from pcsnn.networks import WRITTEN_OUT, Layer, Network, plain
 
 
 class StackedLinear(nn.Module):
@@ -48,12 +48,19 @@ class StackedLinear(nn.Module):
         return f"{self.copies} x ({self.in_features} -> {self.out_features})"
 
 
+WRITTEN_OUT.add(StackedLinear.forward)
+
+
 def stack(networks: Sequence[Network]) -> Network:
     """K networks of one shape as one; the originals are copied, not tied.
 
     Raises:
-        ValueError: for no networks, for different shapes or activations, for batch norm.
+        TypeError, ValueError: for no networks, for different shapes or activations, and for what
+            a stack has not: batch norm, noise in training, weights that are tied or not simply
+            the layers' own.
     """
+    if isinstance(networks, nn.Module):
+        raise TypeError(f"networks must be a sequence of networks, not a {type(networks).__name__}")
     if not networks:
         raise ValueError("networks is empty")
     first = networks[0]
@@ -63,8 +70,9 @@ def stack(networks: Sequence[Network]) -> Network:
         Layer(StackedLinear([n.layers[l].linear for n in networks]), first.layers[l].activation)  # type: ignore[arg-type]
         for l in range(len(first.layers))
     ]
-    squash = first.input_activation.name != "identity"
-    return Network(layers, value_nodes=first.value_nodes, squash_input=squash)
+    stacked = Network(layers, value_nodes=first.value_nodes)
+    stacked.input_activation = first.input_activation
+    return stacked
 
 
 @torch.no_grad()
@@ -79,6 +87,10 @@ def unstack(stacked: Network, networks: Sequence[Network]) -> None:
     for k, network in enumerate(networks):
         if network.sizes != stacked.sizes:
             raise ValueError(f"networks[{k}] has sizes {network.sizes}, not {stacked.sizes}")
+        own, held = (sum(1 for _ in n.parameters()) for n in (network, stacked))
+        if own != held:
+            raise ValueError(f"networks[{k}] has {own} parameters, but the stack {held}")
+    for k, network in enumerate(networks):
         hand_back(stacked, k, network)
 
 
@@ -97,11 +109,21 @@ def _same(k: int, first: Network, network: Network) -> None:
         raise ValueError(f"networks[{k}] has sizes {network.sizes}, but networks[0] {first.sizes}")
     if any(layer.norm is not None for layer in network.layers):
         raise ValueError(f"networks[{k}] has batch norm, which a stack has not")
-    kinds = [
-        [(m.activation.name, m.linear.bias is None) for m in n.layers] + [n.value_nodes]
-        for n in (first, network)
-    ]
-    if kinds[0] != kinds[1] or network.input_activation.name != first.input_activation.name:
+    for layer in network.layers:
+        reason = plain(layer.linear)
+        if reason is not None:
+            raise ValueError(f"networks[{k}] has a layer that cannot be stacked: {reason}")
+        if getattr(layer.activation, "noise", 0):
+            raise ValueError(f"networks[{k}] has noise, which all copies would share")
+    if len(list(network.parameters())) != sum(
+        1 + (layer.linear.bias is not None) for layer in network.layers
+    ):
+        raise ValueError(f"networks[{k}] has tied weights, which a stack has not")
+    alike = network.value_nodes == first.value_nodes and all(
+        (a.linear.bias is None) == (b.linear.bias is None) and a.activation.same_as(b.activation)
+        for a, b in zip(first.layers, network.layers, strict=True)
+    )
+    if not alike or not network.input_activation.same_as(first.input_activation):
         raise ValueError(f"networks[{k}] has other activations, biases or value nodes")
     for one, other in zip(first.parameters(), network.parameters(), strict=True):
         validate.same_kind(f"networks[{k}]", other, "networks[0]", one)

@@ -43,10 +43,21 @@ def initialise(
         scale: a factor on all weights drawn.
         seed: a seed, or a generator on the CPU. Numbers are drawn in float64 on the CPU and
             then rounded, so that one seed means one network.
+
+    Raises:
+        TypeError, ValueError: for a module without layers, K networks as one (draw them first,
+            then stack), layers whose weights are not their own to draw.
     """
     validate.one_of("init", init, INITIALISATIONS)
     scale = validate.positive("scale", scale)
     generator = as_generator(seed)
+    if not hasattr(network, "layers"):
+        raise TypeError(f"network must be a pcsnn.Network, not {type(network).__name__}")
+    if network.copies is not None:
+        raise ValueError("network is a stack: initialise the networks, and stack them then")
+    for l, layer in enumerate(network.layers):
+        if "weight" not in layer.linear._parameters:
+            raise ValueError(f"layers[{l}].linear has a parametrised weight, which is not drawn")
     for layer in network.layers:
         weight = layer.linear.weight
         weight.copy_(scale * _draw(init, weight.shape[1], weight.shape[0], generator))

@@ -18,8 +18,8 @@ Both readings are the same function of the same parameters.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,19 +40,25 @@ class Layer(nn.Module):
         linear: the weights ``(n_out, n_in)`` and the biases ``(n_out,)``, if any.
         activation: ``σ``.
         norm: batch norm between the two, where the layer has it.
+
+    Raises:
+        TypeError, ValueError: for other modules, and a norm that does not fit.
     """
 
     def __init__(
-        self, linear: nn.Linear, activation: Activation, norm: nn.BatchNorm1d | None = None
+        self,
+        linear: nn.Linear,
+        activation: str | Activation | Callable[[Tensor], Tensor],
+        norm: nn.BatchNorm1d | None = None,
     ) -> None:
         super().__init__()
-        if norm is not None and not (
-            norm.affine and norm.track_running_stats and norm.momentum is not None
-        ):
-            raise ValueError("norm must have affine parameters, moving averages and a momentum")
+        if not (isinstance(linear, nn.Linear) or hasattr(linear, "copies")):
+            raise TypeError(f"linear must be an nn.Linear, not {type(linear).__name__}")
+        if norm is not None:
+            _admit_norm(norm, linear)
         self.linear = linear
         self.norm = norm
-        self.activation = activation
+        self.activation = _activation(activation)
 
     def pre_activation(self, a: Tensor) -> Tensor:
         """``z``: what the activation function is given, batch norm included."""
@@ -64,22 +70,30 @@ class Layer(nn.Module):
         return self.activation(self.pre_activation(a))
 
 
-def plain(part: nn.Module) -> str:
+def hooked(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
-    if isinstance(part, nn.Linear) and type(part) is not nn.Linear:
-        return f"has a {type(part).__name__} with a forward of its own"
     if "forward" in part.__dict__:
-        return "has a forward of its own"
+        return "it has a forward of its own"
     if part._forward_hooks or part._forward_pre_hooks or part._backward_hooks:
-        return "has hooks"
+        return "it has hooks"
     if part._backward_pre_hooks:
-        return "has hooks"
+        return "it has hooks"
     for parameter in part._parameters.values():
         if parameter is None:
             continue
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            return "has hooks on a parameter"
+            return "it has hooks on a parameter"
     return ""
+
+
+def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
+    validate.instance("norm", norm, nn.BatchNorm1d, "an nn.BatchNorm1d or None")
+    if not (norm.affine and norm.track_running_stats and norm.momentum is not None):
+        raise ValueError("norm must have affine parameters, moving averages and a momentum")
+    if norm.num_features != linear.out_features:
+        raise ValueError(
+            f"norm has {norm.num_features} features, but linear has {linear.out_features} units"
+        )
 
 
 class Parts(NamedTuple):
@@ -114,32 +128,55 @@ class Network(nn.Module):
         energies: str | Sequence[str | Energy] = "gaussian",
     ) -> None:
         super().__init__()
-        if not layers:
+        if len(layers) == 0:
             raise ValueError("layers is empty")
-        for l, (below, above) in enumerate(itertools.pairwise(layers), start=2):
-            if below.linear.out_features != above.linear.in_features:
-                raise ValueError(
-                    f"layers do not fit: layer {l} has {below.linear.out_features} units, "
-                    f"but layer {l + 1} takes {above.linear.in_features}"
-                )
+        for k, layer in enumerate(layers):
+            validate.instance(f"layers[{k}]", layer, Layer, "a pcsnn.networks.Layer")
         # A ModuleList, which type checkers take for a list of any modules.
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
-        #: Units in each layer, input first.
-        self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
-        #: Stages from input to output.
-        self.depth = len(layers)
-        #: Units of the output.
-        self.outputs = self.sizes[-1]
+        _ = self.sizes  # refuses layers that do not fit
         #: K for a stack of K networks (:func:`pcsnn.ensembles.stack`), otherwise ``None``.
         self.copies: int | None = getattr(layers[0].linear, "copies", None)
         if squash_input and len(layers) == 1:
             raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
+        validate.flag("squash_input", squash_input)
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
         #: Hidden value nodes, first to last.
         self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
             ValueNode(energy) for energy in _energies(energies, self.depth - 1)
         )
+
+    @property
+    def sizes(self) -> list[int]:
+        """Units in each layer, input first: of the layers as they are now.
+
+        Raises:
+            ValueError: where one has been replaced by another that does not fit.
+        """
+        linears = self._linears()
+        for l, (below, above) in enumerate(itertools.pairwise(linears), start=2):
+            if below.out_features != above.in_features:
+                raise ValueError(
+                    f"layers do not fit: layer {l} has {below.out_features} units, "
+                    f"but layer {l + 1} takes {above.in_features}"
+                )
+        return [linears[0].in_features, *(linear.out_features for linear in linears)]
+
+    @property
+    def depth(self) -> int:
+        """Stages from input to output."""
+        return len(self._linears())
+
+    @property
+    def outputs(self) -> int:
+        """Units of the output."""
+        return self._linears()[-1].out_features
+
+    def _linears(self) -> list[nn.Linear]:
+        # From the modules' tables, which costs less than a look at an attribute: see parts.
+        layers: Any = self._modules["layers"]
+        return [layer._modules["linear"] for layer in layers._modules.values()]
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
@@ -192,9 +229,9 @@ class Network(nn.Module):
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks:
             return "it has hooks"
         for l, layer in enumerate(self.layers):
-            for part in (layer, layer.linear, layer.activation):
-                if reason := plain(part):
-                    return f"layers[{l}] {reason}"
+            reason = hooked(layer) or plain(layer.linear) or hooked(layer.activation)
+            if reason:
+                return f"layers[{l}]: {reason}"
         return ""
 
     def not_ordinary(self) -> str:
@@ -253,11 +290,40 @@ def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy
     return [as_energy(energy) for energy in energies]
 
 
+def plain(linear: nn.Module) -> str | None:
+    """Why a layer's linear map is not simply ``W a + b``, in words; ``None`` where it is.
+
+    Rules that write a network out read ``W`` and ``b`` and call nothing: a module that does
+    more, or whose weights come from other parameters, they would pass by without a word.
+    """
+    kind = type(linear)
+    if "forward" in vars(linear) or kind.forward not in WRITTEN_OUT:
+        return f"{kind.__name__} has a forward of its own"
+    if nn.utils.parametrize.is_parametrized(linear):
+        return "its parameters are parametrised (torch.nn.utils.parametrize)"
+    if "weight" not in linear._parameters:
+        return "its weight is made of other parameters (weight_norm, pruning)"
+    if "bias" not in linear._parameters:
+        return "its bias is made of other parameters (pruning)"
+    if validate.hooks(linear):
+        return "it has hooks, which run when it is called"
+    for name, parameter in linear._parameters.items():
+        if parameter is None:
+            continue
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"its {name} has hooks, which run in autograd's backward pass"
+    return None
+
+
+#: Forward passes that are ``W a + b`` and nothing else.
+WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}
+
+
 def mlp(
     sizes: Sequence[int],
-    activation: str | Activation = "relu",
+    activation: str | Activation | Callable[[Tensor], Tensor] = "relu",
     *,
-    output: str | Activation = "identity",
+    output: str | Activation | Callable[[Tensor], Tensor] = "identity",
     value_nodes: str = "pre-activation",
     squash_input: bool = False,
     energies: str | Sequence[str | Energy] = "gaussian",
@@ -273,8 +339,9 @@ def mlp(
 
     Args:
         sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
-        activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS` or an
-            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate.
+        activation: of the hidden layers: one of :data:`pcsnn.activations.ACTIVATIONS`, an
+            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate, or any
+            elementwise function of PyTorch's.
         output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
         value_nodes: where a predictive coding network has its value nodes.
         squash_input: whether the input passes through the activation first (Song, eq. 1);
@@ -291,24 +358,29 @@ def mlp(
         device: of the parameters.
 
     Raises:
-        TypeError, ValueError: for sizes that are not positive whole numbers, and names that
-            are not known.
+        TypeError, ValueError: for sizes that are not positive whole numbers, names that are not
+            known, flags that are neither true nor false, and a device that is not there.
     """
     sizes = validate.layer_sizes("sizes", sizes)
     sigma, read_out = _activation(activation), _activation(output)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    validate.flag("batch_norm", batch_norm)
+    validate.flag("bias", bias)
+    validate.floating_dtype("dtype", dtype)
+    validate.device("device", device)
     depth = len(sizes) - 1
     layers = []
-    for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
-        hidden = l < depth
-        norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
-        # Without PyTorch's own initialisation, which would draw from the global generator.
-        linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
-        layers.append(Layer(linear, sigma if hidden else read_out, norm))
-    network = Network(layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies)
-    initialise(network, init, scale=init_scale, seed=seed)
-    return network.to(device)
+    with torch.inference_mode(False):  # whose tensors could never learn
+        for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
+            hidden = l < depth
+            norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
+            # Without PyTorch's own initialisation, which would draw from the global generator.
+            linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
+            layers.append(Layer(linear, sigma if hidden else read_out, norm))
+        network = Network(
+            layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies
+        )
+        initialise(network, init, scale=init_scale, seed=seed)
+        return network.to(device)
 
 
 _activation = activation  # the name is an argument of mlp

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 
 
@@ -10,9 +12,15 @@ def as_generator(seed: int | torch.Generator) -> torch.Generator:
 
     Raises:
         TypeError: for anything else.
+        ValueError: for a seed below 0 or from 2⁶⁴ on, which would be another seed's name, and
+            for a generator that is not on the CPU.
     """
     if isinstance(seed, torch.Generator):
+        if seed.device.type != "cpu":
+            raise ValueError(f"seed must be a generator on the CPU, not on {seed.device}")
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"seed must be a whole number or a torch.Generator, not {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be from 0 to 2^64 - 1, not {seed}")
+    return torch.Generator().manual_seed(int(seed))

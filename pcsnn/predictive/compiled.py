@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pcsnn import jit
 from pcsnn.activations import Activation, activation
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
@@ -73,7 +74,7 @@ def kernel() -> ModuleType | None:
 
     ``None`` without numba, or without SciPy, from which numba takes matrix products.
     """
-    if find_spec("numba") is None or find_spec("scipy") is None:
+    if find_spec("scipy") is None or not jit.available():
         return None
     from pcsnn.predictive import kernels
 

@@ -26,7 +26,7 @@ from pcsnn import validate
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
-from pcsnn.networks import Network, plain
+from pcsnn.networks import Network, hooked
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
 from pcsnn.predictive.looks import Error, Look
@@ -305,9 +305,9 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
 def _admit_hooks(network: Network) -> None:
     """A hook around a whole layer is passed by where the cut is within the layer."""
     for l, layer in enumerate(network.layers):
-        if network.value_nodes == "pre-activation" and plain(layer):
+        if network.value_nodes == "pre-activation" and hooked(layer):
             raise ValueError(
-                f"layers[{l}] {plain(layer)}, and the network is cut at its pre-activation, "
+                f"layers[{l}]: {hooked(layer)}, and the network is cut at its pre-activation, "
                 "within it: put them on the layer's linear map or activation"
             )
 

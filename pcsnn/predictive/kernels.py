@@ -17,7 +17,6 @@ numba keeps what it has compiled for as long as a function's own file does not c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numba
@@ -25,22 +24,14 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from pcsnn import jit
+
 FINITE, DESCENDED, AWAKE = 1, 2, 4  # as in pcsnn.predictive.compiled
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
-    fast = {"contract", "reassoc", "nsz", "arcp"}
-    return numba.njit(
-        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath=fast
-    )(function)
-
-
-def _precise(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
-    return numba.njit(
-        cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"contract"}
-    )(function)
+# Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
+_compiled = jit.compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
+# Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
+_precise = jit.compiled(error_model="numpy", fastmath={"contract"})
 
 
 class Layout(NamedTuple):

@@ -6,6 +6,7 @@ whole or not at all, and no path of the machine it was made on gets into it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -24,8 +25,20 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class RunProvenance(_Strict):
+    """Where and with what one run was made; it may have been begun elsewhere."""
+
+    cpu: str
+    device: str
+    threads: int = Field(ge=1)
+    package: str
+    commit: str | None
+    torch: str
+    date: datetime
+
+
 class RunRecord(_Strict):
-    """One run: its setting, and what it measured."""
+    """One run: its setting, what it measured, and where (none: not recorded)."""
 
     setting: Setting
     status: Literal["finished", "diverged"]
@@ -33,6 +46,7 @@ class RunRecord(_Strict):
     values: dict[str, JsonValue]
     datasets: dict[str, str]
     seconds: float = Field(ge=0)
+    made: RunProvenance | None = None
 
     @model_validator(mode="after")
     def _same_length(self) -> RunRecord:
@@ -47,7 +61,10 @@ class RunRecord(_Strict):
 
 
 class Provenance(_Strict):
-    """What ran, where and when."""
+    """What ran, where and when: of the machine that asked for the runs and wrote the record.
+
+    ``device`` names every device that computed a run.
+    """
 
     command: str
     package: str
@@ -116,12 +133,15 @@ def default_folder(scale: str) -> Path:
     return book
 
 
-def record_path(folder: Path, name: str, scale: str) -> Path:
-    """The file of a record."""
-    return folder / f"{name}-{scale}.json"
+def record_path(folder: Path, name: str, scale: str, seeds: tuple[int, ...] | None = None) -> Path:
+    """The file of a record; one with other seeds than the experiment's has a name of its own."""
+    if seeds is None:
+        return folder / f"{name}-{scale}.json"
+    digest = hashlib.sha256(repr(seeds).encode()).hexdigest()[:8]
+    return folder / f"{name}-{scale}-other-seeds-{digest}.json"
 
 
-def write_record(record: Record, folder: Path) -> Path:
+def write_record(record: Record, path: Path) -> Path:
     """Write a record, whole or not at all.
 
     Raises:
@@ -132,7 +152,6 @@ def write_record(record: Record, folder: Path) -> Path:
     for value in _strings(json.loads(text)):
         if re.search(r"(^|[\s='\"])(/\w|~/|[A-Za-z]:\\)", value):
             raise ExperimentError(f"a record must not name a path of this machine: {value!r}")
-    path = record_path(folder, record.experiment, record.scale)
     write_atomically(path, text)
     return path
 

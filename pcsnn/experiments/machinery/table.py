@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -26,9 +27,17 @@ def table(record: Record) -> str:
     notes = [
         f"{record.experiment}, scale {record.scale}, {made.date:%Y-%m-%d}",
         f"{made.device}, PyTorch {made.torch}, {made.wall_seconds:.0f} s, {made.jobs} at a time",
+        _machines(record),
         made.command,
     ]
     return "\n".join([*notes, "", *_aligned([head, *rows])])
+
+
+def _machines(record: Record) -> str:
+    found = Counter(run.made.device for run in record.runs if run.made is not None)
+    if not found:
+        return "where each run was made is not recorded"
+    return ", ".join(f"{count} runs on {device}" for device, count in found.items())
 
 
 def _label(run: RunRecord) -> str:
