@@ -35,6 +35,9 @@ test: $(BIN)/.installed node_modules/.installed chromium  ## check, execute and 
 execute: $(BIN)/.installed  ## run the stale chapters and store their outputs
 	@$(BIN)/python tools/execute.py
 
+portable: $(BIN)/.installed  ## run the chapters on machines that round differently (an hour)
+	@$(BIN)/python tools/portable.py
+
 check: $(BIN)/.installed  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -79,4 +82,4 @@ chromium:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "make: no Chromium found, so the tests in a real browser will be skipped"; fi
 
-.PHONY: help book test execute check experiments bench serve clean chromium
+.PHONY: help book test execute portable check experiments bench serve clean chromium
