@@ -44,7 +44,7 @@ MACHINES = {
     FAR: {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "2"},
 }
 # An error of rounding grows where a result goes into the next step many times over: in training.
-TRAINS = re.compile(r"\b(?:train(?:_many)?|optimiser\.step)\(")
+TRAINS = re.compile(r"(?<![\w.])(?:pcsnn\.)?train(?:_many)?\(")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def table(found: dict[tuple[str, str], Found]) -> Iterator[str]:
 
 
 def trained() -> list[str]:
-    """The chapters in which a network is trained."""
+    """The chapters that train a network over epochs."""
     texts = execute.chapters()
     return [text.stem for text in texts if TRAINS.search(text.read_text(encoding="utf-8"))]
 
