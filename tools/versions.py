@@ -24,12 +24,13 @@ TOOLS = (
     "jupytext", "PyYAML",
 )  # fmt: skip
 OF_THE_BOOK = ["tests/test_book.py", "tests/browser"]
-# needs of a need, which has no bound of its own: matplotlib 3.8 warns under a newer pyparsing
+# needs of a need, which has no bound of its own: matplotlib 3.9 warns under a newer pyparsing
 AS_OLD = ("pyparsing<3.3",)
+EAGER = ["--upgrade", "--upgrade-strategy", "eager"]
 CHECKS = {
     "package": ["tests", *[f"--ignore={path}" for path in OF_THE_BOOK]],
     "chapters": [
-        "chapters", "--dist", "loadgroup", "--nbval", "--nbval-current-env",
+        "chapters", "--dist", "loadfile", "--nbval", "--nbval-current-env",
         "--nbval-sanitize-with", "tests/sanitize.cfg",
     ],
 }  # fmt: skip
@@ -61,7 +62,7 @@ def tools(requirements: str) -> list[str]:
 def install(which: str, folder: Path) -> None:
     """Set the environment up, if its requirements have changed since it was."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    oldest = [*lower_bounds(project), *AS_OLD] if which == "oldest" else ["--upgrade"]
+    oldest = [*lower_bounds(project), *AS_OLD] if which == "oldest" else EAGER
     extras = ",".join(project.get("optional-dependencies", {}))
     wanted = [f".[{extras}]", *oldest, *tools((ROOT / "requirements.txt").read_text())]
     stamp, python = folder / "installed", folder / "bin" / "python"
