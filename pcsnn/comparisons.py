@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
-from sympy.matrices.exceptions import NonSquareMatrixError
+from sympy import NonSquareMatrixError
 
 
 class CheckError(AssertionError):

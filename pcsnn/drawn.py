@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import FancyArrowPatch
@@ -93,8 +94,17 @@ def _collection(axes: Axes, artist: Collection) -> np.ndarray:
     if offsets.any():  # markers: where they stand
         to_axes = artist.get_offset_transform() - axes.transAxes
         return to_axes.transform(offsets).ravel()
-    paths = [path.vertices for path in artist.get_paths()]
+    paths = [np.asarray(path.vertices, float) for path in artist.get_paths()]
+    if isinstance(artist, ContourSet):
+        # where a level's line starts, and in how many points it is cut, is up to rounding
+        paths = [_corners(points) for points in paths]
     return _on_page(axes, artist, np.concatenate(paths) if paths else np.empty((0, 2)))
+
+
+def _corners(points: np.ndarray) -> np.ndarray:
+    """The two corners of the box around some points, NaN for none."""
+    points = points[np.isfinite(points).all(1)]
+    return np.stack([points.min(0), points.max(0)]) if len(points) else np.full((2, 2), np.nan)
 
 
 def _on_page(axes: Axes, artist: Artist, points: Any) -> np.ndarray:

@@ -45,23 +45,6 @@ def test_changed_text_or_inputs_make_a_twin_stale(tmp_path):
     assert execute.staleness(text, "p") == "the text has changed"
 
 
-def test_a_chapter_reads_the_package_and_the_records_it_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(execute, "ROOT", tmp_path)
-    monkeypatch.setattr(execute, "CHAPTERS", tmp_path / "chapters")
-    source = tmp_path / "pcsnn" / "a.py"
-    records = [tmp_path / "chapters" / "results" / f"{name}.json" for name in ("x-laptop", "y")]
-    for path in (source, *records):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("before")
-    text = tmp_path / "chapters" / "a.md"
-    for code, sees in (('load_record("x")', [1, 1, 0]), ('report("y")', [1, 0, 1])):
-        text.write_text(code)
-        for path, seen in zip((source, *records), sees, strict=True):
-            old = execute.inputs_hash(text)
-            path.write_text(path.read_text() + ", after")
-            assert (execute.inputs_hash(text) != old) == bool(seen), path.name
-
-
 @pytest.mark.parametrize("notebook", stored.notebooks(), ids=lambda path: path.stem)
 def test_stored_outputs_are_clean(notebook):
     assert [fault for cell in stored.cells(notebook) for fault in stored.faults(cell)] == []

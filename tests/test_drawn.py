@@ -193,3 +193,17 @@ def test_nbval_compares_what_is_drawn(tmp_path):
     assert "1 failed, 3 passed" in run.stdout, run.stdout + run.stderr
     assert f"mismatch '{MIME}'" in run.stdout
     assert "Cell 3" in run.stdout
+
+
+def test_a_contour_through_the_very_points_of_its_grid_agrees_after_rounding():
+    x = np.arange(-10.0, 11)
+    bowl = x**2 + x[:, None] ** 2
+
+    def level_lines(axes, values):
+        axes.contour(values, levels=[25, 50])
+
+    true = evidence(level_lines, bowl)
+    noise = np.random.default_rng(0).uniform(-1, 1, bowl.shape)
+    assert agree(true, evidence(level_lines, bowl + 1e-9 * noise))
+    assert not agree(true, evidence(level_lines, 1.3 * bowl))
+    assert not agree(true, evidence(lambda axes, v: axes.contour(v, levels=[25]), bowl))

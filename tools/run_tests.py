@@ -44,6 +44,7 @@ STEPS = {
         *PYTEST, "chapters", *OF_THE_BOOK, "--dist", "loadgroup",
         "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg",
     ],
+    "portable": [sys.executable, "tools/portable.py", "--quick"],
 }  # fmt: skip
 
 # one wave after the other; the lanes of a wave side by side, the steps of a lane in order
@@ -51,6 +52,7 @@ WAVES = [
     [["build", "lint", "format", "types", "twins in step"], ["compile"]],
     [["package"]],
     [["book"]],
+    [["portable"]],
 ]
 
 
