@@ -1,24 +1,29 @@
 """Checkpoints of a training run: everything that changes, and what it belongs to.
 
-A checkpoint is rewritten whole or not at all, is read without unpickling any object, and is
-only continued by the run it came from.
+A checkpoint is rewritten whole or not at all, is sealed with a checksum, is read without
+unpickling any object, and is only continued by the run it came from, with the data it came from.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pcsnn.data import Dataset
 from pcsnn.data.files import write_atomically
 
-_FORMAT = 1
+# The file's first line is this and the SHA-256 of all that follows it.
+_MARK = b"pcsnn checkpoint 2 "
+_SEAL = len(_MARK) + hashlib.sha256().digest_size * 2 + 1
+_ZIP = b"PK\x03\x04"  # what earlier checkpoints begin with: they have no checksum
 
 
 class CheckpointError(ValueError):
@@ -66,29 +71,63 @@ def restore(
 def save(path: Path, fingerprint: Mapping[str, str], state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that the file is always a whole one, the old or the new."""
     content = io.BytesIO()
-    torch.save({"format": _FORMAT, "fingerprint": dict(fingerprint), **state}, content)
-    write_atomically(path, content.getvalue())
+    torch.save({"fingerprint": dict(fingerprint), **state}, content)
+    write_atomically(path, sealed(content.getvalue()))
 
 
 def load(path: Path, fingerprint: Mapping[str, str], device: torch.device) -> dict[str, Any]:
     """Read a checkpoint of the run that has this fingerprint.
 
     Raises:
-        CheckpointError: when it cannot be read, or belongs to another run.
+        CheckpointError: when it is damaged, cannot be read, or belongs to another run.
     """
+    content = _unsealed(path)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        known = state["format"] == _FORMAT
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         found = dict(state["fingerprint"])
-    except Exception as error:  # whatever a damaged file makes of the reader
+    except Exception as error:  # whatever a file of another kind makes of the reader
         raise CheckpointError(f"checkpoint {path} cannot be read: delete it") from error
-    if not known:
-        raise CheckpointError(f"checkpoint {path} has an unknown format: delete it")
     for key, value in fingerprint.items():
         if found.get(key) != value:
             detail = "" if "\n" in value else f" ({found.get(key)}, not {value})"
             raise CheckpointError(f"checkpoint {path} was made with another {key}{detail}")
     return state
+
+
+def sealed(content: bytes) -> bytes:
+    """A file's content behind the line by which a single flipped bit is found."""
+    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _unsealed(path: Path) -> bytes:
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    if whole.startswith(_ZIP):
+        raise CheckpointError(
+            f"checkpoint {path} has the format of an earlier version, without a checksum: delete it"
+        )
+    content = whole[_SEAL:]
+    if whole != sealed(content):
+        raise CheckpointError(f"checkpoint {path} cannot be read, it is damaged: delete it")
+    return content
+
+
+def describe_data(data: Dataset | None) -> str:
+    """A dataset by what it holds, whatever it is called and wherever it comes from."""
+    if data is None:
+        return "none"
+    digest = hashlib.sha256()
+    for part in (data.inputs, data.labels):
+        digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+        digest.update(_bytes(part))
+    return f"{data.name} {data.split} {len(data)} {digest.hexdigest()[:16]}"
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The numbers as they lie in memory, of any precision."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def describe_network(network: nn.Module) -> str:

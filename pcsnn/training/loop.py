@@ -18,15 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.backprop import all_finite
 from pcsnn.data import Dataset, batches
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.rules import DivergenceError, LearningRule
 from pcsnn.training import checkpoints
 from pcsnn.training.checkpoints import CheckpointError
-from pcsnn.training.evaluation import ACCURACY, Metric, accuracy, check_fit, evaluate
+from pcsnn.training.evaluation import (
+    ACCURACY,
+    Metric,
+    accuracy,
+    check_fit,
+    check_metrics,
+    evaluate,
+)
 
 __all__ = ["ACCURACY", "CheckpointError", "History", "accuracy", "evaluate", "train"]
 
@@ -80,13 +88,13 @@ class _Run:
     order: torch.Generator
 
     def fingerprint(self) -> dict[str, str]:
-        """All that has to be the same for a checkpoint to be continued."""
+        """All that has to be the same for a checkpoint to be continued: once, at the start."""
         return {
             "seed": str(self.seed),
             "batch_size": str(self.batch_size),
             "drop_last": str(self.drop_last),
-            "data": _describe(self.data),
-            "validation": _describe(self.validation),
+            "data": checkpoints.describe_data(self.data),
+            "validation": checkpoints.describe_data(self.validation),
             "loss": "none" if self.loss is None else self.loss.name,
             "metrics": ", ".join(sorted(self.metrics)),
             "rule": checkpoints.describe_rule(self.rule),
@@ -113,13 +121,15 @@ class _Run:
             self.data, self.batch_size, generator=self.order, drop_last=self.drop_last
         ):
             self.optimiser.zero_grad(set_to_none=True)
-            report = self.rule(self.network, x, y)
+            loss = loss_of(self.rule(self.network, x, y))
             self.optimiser.step()
-            total += report.loss.detach() * len(x)
+            total += loss * len(x)
             count += len(x)
         measures = {"train_loss": float(total) / count}
         if not math.isfinite(measures["train_loss"]):
             raise DivergenceError("the training loss is NaN or infinite")
+        if not all_finite([*self.network.parameters(), *_averages(self.network)]):
+            raise DivergenceError("the weights are NaN or infinite")  # by the last of its steps
         if self.validation is not None:
             found = evaluate(self.network, self.validation, loss=self.loss, metrics=self.metrics)
             measures |= {f"test_{name}": value for name, value in found.items()}
@@ -178,27 +188,56 @@ def train(
     validate.positive_int("epochs", epochs)
     validate.positive_int("batch_size", batch_size)
     validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
-    _check_optimiser(network, optimiser)
+    validate.flag("drop_last", drop_last)
     check_fit("data", network, data)
     if validation is not None:
         check_fit("validation", network, validation)
-    order = torch.Generator().manual_seed(_whole("seed", seed))
+    check_rule(rule)
+    check_metrics(metrics)
+    _check_optimiser(network, optimiser)
+    if after_epoch is not None and not callable(after_epoch):
+        raise TypeError(f"after_epoch must be a function, not {type(after_epoch).__name__}")
+    order = order_of("seed", seed)
     loss = getattr(rule, "loss", None) if loss is None else loss
     measured = None if loss is None else as_loss(loss)
     run = _Run(
         network, rule, optimiser, data, batch_size, seed, drop_last,
         validation, measured, metrics, order,
     )  # fmt: skip
-    path = None if checkpoint is None else Path(checkpoint)
-    history = _resume(run, path, epochs) if path is not None and path.exists() else History()
-    return _loop(run, history, epochs, path, after_epoch, on_divergence, progress)
+    kept = None if checkpoint is None else _Kept(Path(checkpoint), run.fingerprint())
+    history = History() if kept is None else kept.resume(run, epochs)
+    return _loop(run, history, epochs, kept, after_epoch, on_divergence, progress)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The file that a run is kept in, and what it is a run of."""
+
+    path: Path
+    fingerprint: dict[str, str]
+
+    def resume(self, run: _Run, epochs: int) -> History:
+        """Go on where the file was written, if there is one."""
+        if not self.path.exists():
+            return History()
+        history = run.restore(checkpoints.load(self.path, self.fingerprint, run.data.device))
+        if history.epochs > epochs:
+            raise CheckpointError(
+                f"checkpoint {self.path} holds {history.epochs} epochs, more than the {epochs} "
+                "asked for"
+            )
+        return history
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the file anew."""
+        checkpoints.save(self.path, self.fingerprint, state)
 
 
 def _loop(
     run: _Run,
     history: History,
     epochs: int,
-    path: Path | None,
+    kept: _Kept | None,
     after_epoch: Callable[[History], object] | None,
     on_divergence: str,
     progress: bool,
@@ -217,8 +256,8 @@ def _loop(
             if after_epoch is not None:
                 after_epoch(history)
             state = run.capture(history)
-            if path is not None:
-                checkpoints.save(path, run.fingerprint(), state)
+            if kept is not None:
+                kept.save(state)
             bar.update()
             bar.set_postfix({name: f"{value:.4f}" for name, value in measures.items()})
     except KeyboardInterrupt:
@@ -234,28 +273,54 @@ def _loop(
     return history
 
 
-def _resume(run: _Run, path: Path, epochs: int) -> History:
-    history = run.restore(checkpoints.load(path, run.fingerprint(), run.data.device))
-    if history.epochs > epochs:
-        raise CheckpointError(
-            f"checkpoint {path} holds {history.epochs} epochs, more than the {epochs} asked for"
+def check_rule(rule: object) -> None:
+    """Refuse what is no learning rule, a class of rules among it."""
+    if isinstance(rule, type):
+        name = rule.__name__
+        raise TypeError(f"rule must be a learning rule, not the class {name}: write {name}()")
+    if not callable(rule):
+        raise TypeError(
+            f"rule must be a learning rule such as pcsnn.ZIL(), not {type(rule).__name__}"
         )
-    return history
+
+
+def loss_of(report: object, shape: tuple[int, ...] = ()) -> Tensor:
+    """The loss that a rule reports, one number, or one for each of K networks."""
+    loss = getattr(report, "loss", None)
+    if not torch.is_tensor(loss):
+        raise TypeError(
+            "rule must return a pcsnn.rules.Report with the loss, a tensor, "
+            f"not {type(report).__name__}"
+        )
+    if loss.shape != shape:
+        raise ValueError(
+            f"rule must report a loss of shape {shape}, the mean over the batch, "
+            f"not {tuple(loss.shape)}"
+        )
+    return loss.detach()
+
+
+def order_of(name: str, seed: int) -> torch.Generator:
+    """The generator of the order in which samples are seen."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{name} must be a whole number, not {type(seed).__name__}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"{name} must be from 0 to 2**63 - 1, not {seed}")
+    return torch.Generator().manual_seed(seed)
+
+
+def _averages(network: nn.Module) -> list[Tensor]:
+    """Batch norm's; other buffers may hold an infinity on purpose, as masks do."""
+    ends = ("running_mean", "running_var")
+    return [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]
 
 
 def _check_optimiser(network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    validate.instance("optimiser", optimiser, torch.optim.Optimizer, "one of torch.optim")
+    if isinstance(optimiser, torch.optim.LBFGS):
+        raise TypeError("optimiser must not be LBFGS, which asks for several gradients a step")
     held = {id(p) for group in optimiser.param_groups for p in group["params"]}
     if not any(id(parameter) in held for parameter in network.parameters()):
         raise ValueError("optimiser holds none of the network's parameters")
     for group in optimiser.param_groups:
         validate.positive("the optimiser's learning rate", float(group.get("lr", 1.0)))
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}")
-    return value
-
-
-def _describe(data: Dataset | None) -> str:
-    return "none" if data is None else f"{data.name} {data.split} {len(data)} {data.checksum}"

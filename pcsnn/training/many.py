@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from pcsnn.predictive.inference_learning import risen
 from pcsnn.predictive.local import admit_rate
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training.evaluation import check_fit
-from pcsnn.training.loop import History
+from pcsnn.training.loop import History, check_rule, loss_of, order_of
 
 
 def train_many(
@@ -67,14 +67,18 @@ def train_many(
     """
     validate.positive_int("epochs", epochs)
     validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
+    validate.flag("drop_last", drop_last)
+    check_rule(rule)
     stacked = stack(networks)
+    _check_distinct(networks)
     for name, part in (("data", data), ("validation", validation or data)):
         check_fit(name, networks[0], part)
     batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
     orders, rates = _orders(seeds, stacked), _rates(learning_rate, stacked)
     strict = getattr(rule, "on_divergence", "raise") == "raise"
-    if hasattr(rule, "on_divergence"):  # one network that diverges must not stop the others
-        rule = replace(rule, on_divergence="allow")  # type: ignore[type-var]
+    if is_dataclass(rule) and hasattr(rule, "on_divergence"):
+        # One network that diverges must not stop the others; nothing else of the rule changes.
+        rule = replace(rule, on_divergence="allow")
     crew = _Crew(stacked, rule, rates, data, batch_size, drop_last, orders, strict)
     return _train(crew, networks, epochs, validation, progress, on_divergence == "raise")
 
@@ -135,9 +139,10 @@ class _Crew:
         sound, count = torch.ones(K, dtype=torch.bool, device=device), 0
         for x, y in self._batches():
             report = self._learn(x, y)
+            loss = loss_of(report, (K,))
             if self.strict and report.energy is not None:
-                sound &= ~risen(report.energy, report.loss)
-            total += report.loss * x.shape[-2]
+                sound &= ~risen(report.energy, loss)
+            total += loss * x.shape[-2]
             count += x.shape[-2]
         measures = {"train_loss": total / count}
         if validation is not None:
@@ -198,8 +203,16 @@ def _orders(seeds: Sequence[int], stacked: Network) -> list[torch.Generator]:
     """A generator for each network, or one for all that share a seed."""
     if not isinstance(seeds, Sequence) or len(seeds) != stacked.copies:
         raise ValueError(f"seeds must hold {stacked.copies} whole numbers, one for each network")
-    for k, seed in enumerate(seeds):
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"seeds[{k}] must be a whole number, not {type(seed).__name__}")
-    own = [seeds[0]] if len(set(seeds)) == 1 else seeds
-    return [torch.Generator().manual_seed(seed) for seed in own]
+    orders = [order_of(f"seeds[{k}]", seed) for k, seed in enumerate(seeds)]
+    return orders[:1] if len(set(seeds)) == 1 else orders
+
+
+def _check_distinct(networks: Sequence[Network]) -> None:
+    """Refuse networks that share parameters: each would undo what another has learnt."""
+    seen: dict[int, int] = {}
+    for k, network in enumerate(networks):
+        for parameter in network.parameters():
+            if seen.setdefault(id(parameter), k) != k:
+                raise ValueError(
+                    f"networks[{k}] shares parameters with networks[{seen[id(parameter)]}]"
+                )
