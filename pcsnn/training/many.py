@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import activation
@@ -69,6 +69,7 @@ def train_many(
     validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
     validate.flag("drop_last", drop_last)
     check_rule(rule)
+    validate.instance("networks", networks, Sequence | nn.Module, "a sequence of networks")  # type: ignore[arg-type]
     stacked = stack(networks)
     _check_distinct(networks)
     for name, part in (("data", data), ("validation", validation or data)):
