@@ -176,3 +176,10 @@ def test_the_lines_of_the_book_train_as_one_process_does(both):
     assert torch.equal(both[0]["trained"], both[1]["trained"])
     assert relative_error(both[0]["trained"], weights(net)) <= 1e-9
     assert relative_error(weights(net), weights(start)) > 1e-3
+
+
+def test_inference_with_a_tolerance_stops_for_each_half_by_itself():
+    rule = pcsnn.InferenceLearning("cross_entropy", steps=3000, tolerance=1e-3)
+    x, y = batch()
+    steps = [rule(network(), x[half::2], y[half::2]).steps for half in (0, 1)]
+    assert abs(steps[0] - steps[1]) > 10
