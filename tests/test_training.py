@@ -13,6 +13,7 @@ import pcsnn
 from pcsnn import data
 from pcsnn.data import Dataset
 from pcsnn.ensembles import stack
+from pcsnn.likelihood import LOSSES
 from pcsnn.rules import DivergenceError, Report
 from pcsnn.training import checkpoints, train
 from pcsnn.training.checkpoints import CheckpointError
@@ -398,6 +399,26 @@ def test_a_run_goes_on_with_its_schedule(digits, tmp_path):
     assert same(scheduled(4, checkpoint=tmp_path / "run.pt"), whole)
     interrupted = scheduled(4, call=16)  # in the third epoch
     assert interrupted[2].param_groups[0]["lr"] == 0.05 / 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pcsnn.InferenceLearning(steps=3), pcsnn.InferenceLearning(steps=4)),
+        (pcsnn.ZIL("cross_entropy"), pcsnn.Backprop("cross_entropy")),
+        (pcsnn.ZIL(LOSSES["squared_error"]), pcsnn.ZIL(LOSSES["cross_entropy"])),
+        (pcsnn.ZIL(step_size=torch.ones(2)), pcsnn.ZIL(step_size=torch.ones(2) / 2)),
+    ],
+)
+def test_a_checkpoint_of_another_rule(digits, tmp_path, one, other):
+    assert checkpoints.describe_rule(one) == checkpoints.describe_rule(copy.deepcopy(one))
+    assert checkpoints.describe_rule(one) != checkpoints.describe_rule(other)
+    if not torch.is_tensor(getattr(one, "step_size", 0.0)):  # for one network, not for many
+        network, _, optimiser = parts()
+        options = {"loss": "squared_error", "checkpoint": tmp_path / "run.pt"}
+        fit((network, one, optimiser), digits, 1, **options)
+        with pytest.raises(CheckpointError, match="another rule"):
+            fit((network, other, optimiser), digits, 2, **options)
 
 
 def test_data_of_any_precision_have_a_fingerprint(digits):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pcsnn.data import Dataset
 from pcsnn.data.files import write_atomically
+from pcsnn.likelihood import Loss
 
 # The file's first line is this and the SHA-256 of all that follows it.
 _MARK = b"pcsnn checkpoint 2 "
@@ -141,7 +142,7 @@ def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
 
 
 def describe_rule(rule: object) -> str:
-    """The rule's class and those of its settings that are plain values."""
+    """The rule's class and its settings, but for those that have a state of their own."""
     settings = {}
     if dataclasses.is_dataclass(rule):
         settings = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
@@ -149,5 +150,12 @@ def describe_rule(rule: object) -> str:
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, object]:
+    """Numbers and words as they are, tensors as lists, losses by their names."""
     kinds = bool | int | float | str | tuple | None
-    return {name: settings[name] for name in sorted(settings) if isinstance(settings[name], kinds)}
+    found: dict[str, object] = {}
+    for name, value in sorted(settings.items()):
+        value = value.name if isinstance(value, Loss) else value
+        value = value.tolist() if torch.is_tensor(value) else value
+        if isinstance(value, kinds | list):
+            found[name] = value
+    return found
