@@ -68,9 +68,9 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, outcomes):
     context = Context("cpu", tmp_path / "run")
     short = SMOKE.model_copy(update={"epochs": 1})
     EXPERIMENT.execute(short, setting, context)
-    state = torch.load(context.checkpoint, weights_only=True)
+    state = checkpoints.load(context.checkpoint, {}, torch.device("cpu"))
     fingerprint = {"configuration": SMOKE.model_dump_json(), "setting": setting.name}
-    kept = {k: v for k, v in state.items() if k not in ("format", "fingerprint")}
+    kept = {k: v for k, v in state.items() if k != "fingerprint"}
     checkpoints.save(context.checkpoint, fingerprint, kept)
     resumed = EXPERIMENT.execute(SMOKE, setting, context)
     assert resumed.values == outcomes[setting.name].values

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from pcsnn import validate
 from pcsnn.admission import admit_loss
 from pcsnn.data import Dataset, batches, one_hot
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError
-
-Metric = Callable[[Tensor, Tensor], Tensor]
+from pcsnn.training.doors import (
+    Metric,
+    check_fit,
+    check_measure,
+    check_metrics,
+    check_prediction,
+)
 
 
 def accuracy(prediction: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +65,7 @@ def evaluate(
     try:
         for x, y in batches(data, batch_size, shuffle=False):
             prediction = network(x)
-            _check_prediction(prediction, len(x))
+            check_prediction(prediction, len(x))
             if not bool(torch.isfinite(prediction).all()):
                 raise DivergenceError("the network's prediction holds NaN or infinite values")
             values = {name: metric(prediction, y) for name, metric in metrics.items()}
@@ -69,60 +73,9 @@ def evaluate(
                 target = one_hot(y, prediction.shape[1], prediction.dtype)
                 values = {"loss": of_loss.value(prediction, target), **values}
             for name, value in values.items():
-                _check_measure(name, value, len(x))
+                check_measure(name, value, len(x))
                 totals[name] = totals.get(name, 0) + value.double().sum()
     finally:
         for module, mode in modes:
             module.training = mode
     return {name: float(total) / len(data) for name, total in totals.items()}
-
-
-def check_fit(name: str, network: nn.Module, data: Dataset) -> None:
-    """Refuse data on another device, of another precision or of other sizes than the network."""
-    validate.instance("network", network, nn.Module, "a torch.nn.Module")
-    if isinstance(network, Network) and network.copies is not None:
-        raise TypeError(
-            f"network is a stack of {network.copies} networks: train them with train_many, and "
-            "measure each by itself"
-        )
-    validate.instance(name, data, Dataset, "a pcsnn.data.Dataset")
-    for parameter_name, parameter in network.named_parameters():
-        validate.same_kind(f"{name}.inputs", data.inputs, parameter_name, parameter)
-    sizes = getattr(network, "sizes", None)
-    if sizes is not None:
-        validate.matrix(f"{name}.inputs", data.inputs, sizes[0])
-        if len(data.classes) > sizes[-1]:
-            raise ValueError(
-                f"{name} has {len(data.classes)} classes, but the network {sizes[-1]} outputs"
-            )
-
-
-def check_metrics(metrics: Mapping[str, Metric]) -> None:
-    """Refuse what is no mapping of names to functions."""
-    validate.instance("metrics", metrics, Mapping, "a dict of functions")
-    for name, metric in metrics.items():
-        if not callable(metric):
-            raise TypeError(
-                f"metrics[{name!r}] must be a function (prediction, labels) -> (B,), "
-                f"not {type(metric).__name__}"
-            )
-
-
-def _check_prediction(prediction: object, samples: int) -> None:
-    if not torch.is_tensor(prediction):
-        raise TypeError(f"network must return a tensor, not {type(prediction).__name__}")
-    if prediction.dim() != 2 or len(prediction) != samples:
-        raise ValueError(
-            f"network must return (batch, classes), for {samples} samples here, "
-            f"not {tuple(prediction.shape)}"
-        )
-
-
-def _check_measure(name: str, value: object, samples: int) -> None:
-    """A mean over a batch instead of a value for each sample would be summed in silence."""
-    if not torch.is_tensor(value):
-        raise TypeError(f"{name} must give a tensor (B,), not {type(value).__name__}")
-    if value.shape != (samples,):
-        raise ValueError(
-            f"{name} must give a value for each sample, ({samples},) here, not {tuple(value.shape)}"
-        )

@@ -27,14 +27,16 @@ from pcsnn.likelihood import Loss, as_loss
 from pcsnn.rules import DivergenceError, LearningRule
 from pcsnn.training import checkpoints
 from pcsnn.training.checkpoints import CheckpointError
-from pcsnn.training.evaluation import (
-    ACCURACY,
+from pcsnn.training.doors import (
     Metric,
-    accuracy,
     check_fit,
     check_metrics,
-    evaluate,
+    check_optimiser,
+    check_rule,
+    loss_of,
+    order_of,
 )
+from pcsnn.training.evaluation import ACCURACY, accuracy, evaluate
 
 __all__ = ["ACCURACY", "CheckpointError", "History", "accuracy", "evaluate", "train"]
 
@@ -194,7 +196,7 @@ def train(
         check_fit("validation", network, validation)
     check_rule(rule)
     check_metrics(metrics)
-    _check_optimiser(network, optimiser)
+    check_optimiser(network, optimiser)
     if after_epoch is not None and not callable(after_epoch):
         raise TypeError(f"after_epoch must be a function, not {type(after_epoch).__name__}")
     order = order_of("seed", seed)
@@ -273,54 +275,7 @@ def _loop(
     return history
 
 
-def check_rule(rule: object) -> None:
-    """Refuse what is no learning rule, a class of rules among it."""
-    if isinstance(rule, type):
-        name = rule.__name__
-        raise TypeError(f"rule must be a learning rule, not the class {name}: write {name}()")
-    if not callable(rule):
-        raise TypeError(
-            f"rule must be a learning rule such as pcsnn.ZIL(), not {type(rule).__name__}"
-        )
-
-
-def loss_of(report: object, shape: tuple[int, ...] = ()) -> Tensor:
-    """The loss that a rule reports, one number, or one for each of K networks."""
-    loss = getattr(report, "loss", None)
-    if not torch.is_tensor(loss):
-        raise TypeError(
-            "rule must return a pcsnn.rules.Report with the loss, a tensor, "
-            f"not {type(report).__name__}"
-        )
-    if loss.shape != shape:
-        raise ValueError(
-            f"rule must report a loss of shape {shape}, the mean over the batch, "
-            f"not {tuple(loss.shape)}"
-        )
-    return loss.detach()
-
-
-def order_of(name: str, seed: int) -> torch.Generator:
-    """The generator of the order in which samples are seen."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"{name} must be a whole number, not {type(seed).__name__}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"{name} must be from 0 to 2**63 - 1, not {seed}")
-    return torch.Generator().manual_seed(seed)
-
-
 def _averages(network: nn.Module) -> list[Tensor]:
     """Batch norm's; other buffers may hold an infinity on purpose, as masks do."""
     ends = ("running_mean", "running_var")
     return [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]
-
-
-def _check_optimiser(network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    validate.instance("optimiser", optimiser, torch.optim.Optimizer, "one of torch.optim")
-    if isinstance(optimiser, torch.optim.LBFGS):
-        raise TypeError("optimiser must not be LBFGS, which asks for several gradients a step")
-    held = {id(p) for group in optimiser.param_groups for p in group["params"]}
-    if not any(id(parameter) in held for parameter in network.parameters()):
-        raise ValueError("optimiser holds none of the network's parameters")
-    for group in optimiser.param_groups:
-        validate.positive("the optimiser's learning rate", float(group.get("lr", 1.0)))

@@ -19,8 +19,8 @@ from pcsnn.networks import Network
 from pcsnn.predictive.inference_learning import risen
 from pcsnn.predictive.local import admit_rate
 from pcsnn.rules import DivergenceError, LearningRule, Report
-from pcsnn.training.evaluation import check_fit
-from pcsnn.training.loop import History, check_rule, loss_of, order_of
+from pcsnn.training.doors import check_distinct, check_fit, check_rule, loss_of, order_of
+from pcsnn.training.loop import History
 
 
 def train_many(
@@ -71,7 +71,7 @@ def train_many(
     check_rule(rule)
     validate.instance("networks", networks, Sequence | nn.Module, "a sequence of networks")  # type: ignore[arg-type]
     stacked = stack(networks)
-    _check_distinct(networks)
+    check_distinct(networks)
     for name, part in (("data", data), ("validation", validation or data)):
         check_fit(name, networks[0], part)
     batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
@@ -206,14 +206,3 @@ def _orders(seeds: Sequence[int], stacked: Network) -> list[torch.Generator]:
         raise ValueError(f"seeds must hold {stacked.copies} whole numbers, one for each network")
     orders = [order_of(f"seeds[{k}]", seed) for k, seed in enumerate(seeds)]
     return orders[:1] if len(set(seeds)) == 1 else orders
-
-
-def _check_distinct(networks: Sequence[Network]) -> None:
-    """Refuse networks that share parameters: each would undo what another has learnt."""
-    seen: dict[int, int] = {}
-    for k, network in enumerate(networks):
-        for parameter in network.parameters():
-            if seen.setdefault(id(parameter), k) != k:
-                raise ValueError(
-                    f"networks[{k}] shares parameters with networks[{seen[id(parameter)]}]"
-                )
