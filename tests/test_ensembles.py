@@ -481,6 +481,37 @@ def test_a_late_divergence_keeps_the_finished_epochs(digits):
     assert close(networks[1].parameters(), copies[1].parameters(), 1e-11)
 
 
+@pytest.mark.parametrize("spoilt", ["weights", "energy"])
+def test_what_diverged_once_stays_where_it_was(digits, spoilt):
+    """The last step of an epoch spoils weights; or energy rises once, and then falls again."""
+    calls = 0
+
+    def spoils(network, x, y):
+        nonlocal calls
+        calls += 1
+        report = pcsnn.ZIL(on_divergence="allow")(network, x, y)
+        if calls != 6:  # the last batch of the second epoch
+            return report
+        if spoilt == "weights":
+            network.layers[0].linear.weight.grad[1] = float("inf")
+            return report
+        risen = report.loss.clone()
+        risen[1] *= 2
+        return dataclasses.replace(report, energy=risen)
+
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    epochs = 2 if spoilt == "weights" else 4  # no loss is looked at after the last step
+    options = {"batch_size": 50, "seeds": [4, 5, 6], "learning_rate": RATES}
+    histories = train_many(networks, spoils, digits[0], epochs=epochs, **options)
+    assert [(h.epochs, h.diverged) for h in histories] == [
+        (epochs, False), (1, True), (epochs, False),
+    ]  # fmt: skip
+    for k, finished in enumerate((epochs, 1, epochs)):
+        alone(copies[k], pcsnn.ZIL(), digits, RATES[k], 4 + k, epochs=finished, batch_size=50)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+
+
 def test_interrupted_training_keeps_the_finished_epochs(digits):
     class Stops:
         loss, calls = "squared_error", 0
