@@ -96,7 +96,7 @@ def inference_learning(network, x, y, loss, steps, gamma):
     values = forward_values(network, x)
     last = int(torch.as_tensor(steps).max())
     for t in range(last):
-        own = torch.as_tensor(gamma).to(x) * (t < torch.as_tensor(steps))
+        own = torch.as_tensor(gamma, dtype=x.dtype) * (t < torch.as_tensor(steps))
         values = settle(network, x, y, loss, values, own.view(-1, 1, 1) if own.dim() else own)
     F = energy(network, x, y, loss, [v.detach() for v in values])
     return gradients(network, F.sum()), F.detach()

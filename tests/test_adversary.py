@@ -214,7 +214,11 @@ class Adversary(RuleBasedStateMachine):
             "input": self.network.input_activation,
             "node": nodes[where % len(nodes)],
         }.get(part) or getattr(layer, part, None)
-        if module is not None:
+        if module is self.network.layers[-1].activation:
+            handle = module.register_forward_hook(lambda m, given, out: 0.7 * out)
+            self.each(may_refuse=True)
+            handle.remove()
+        elif module is not None:
             self.hook(module.register_forward_hook(lambda m, given, out: 0.7 * out))
 
     @rule(where=WHERE, whole=st.booleans())
@@ -366,7 +370,7 @@ class Adversary(RuleBasedStateMachine):
                      lambda: taught.step(self.network, self.x, self.y, 0.1)
                      if hasattr(taught, "step")
                      else taught(self.network, self.x, self.y)):  # fmt: skip
-            with pytest.raises((ValueError, TypeError), match=r"layers|layer "):
+            with pytest.raises((ValueError, TypeError), match=r"layers|layer |columns"):
                 call()
         assert all(p.grad is None for p in self.network.parameters())
         after = (*self.network.parameters(), *self.network.buffers())
@@ -482,10 +486,11 @@ class Adversary(RuleBasedStateMachine):
         assert report.engine == "kernel" or report.why or isinstance(taught, pcsnn.Backprop)
         assert all(p.grad is None for p in network.parameters() if not p.requires_grad)
         if hasattr(taught, "step"):
-            alpha = ALPHA if self.copies else torch.tensor(ALPHA).item()
+            # Of copies each may have its own rate, in any precision.
+            alpha = ALPHA if not self.copies else torch.full((K,), ALPHA, dtype=torch.float64)
             with plain.Still(network):
                 taught.step(network, x, y, alpha)
-            after = [(p - b) / -alpha for p, b in zip(network.parameters(), start, strict=True)
+            after = [(p - b) / -ALPHA for p, b in zip(network.parameters(), start, strict=True)
                      if p.requires_grad]  # fmt: skip
             room = self.tolerance * 100 if self.dtype is torch.float32 else self.tolerance
             assert close([p.detach() for p in after], wanted, room)

@@ -309,6 +309,11 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
             f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
             "its layers"
         )
+    if isinstance(network, Network | Chain) and hooked(network.read_out()):
+        raise ValueError(
+            f"the read-out: {hooked(network.read_out())}, and its derivative is written out: "
+            "leave them out, or use Backprop"
+        )
     if isinstance(network, Network):
         if not not_written_out(network):
             return DenseLook.forward(network, x)  # type: ignore[arg-type]

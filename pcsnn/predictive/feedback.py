@@ -101,9 +101,10 @@ class Feedback(nn.Module):
             ValueError: for a number or shapes that do not fit.
             TypeError: for a network whose stages are not given by weight matrices.
         """
-        weights = _weights(network)
-        if reason := not_written_out(network):  # type: ignore[arg-type]
+        # Before weights are read: where they are computed, reading them may move buffers.
+        if isinstance(network, Network) and (reason := not_written_out(network)):
             raise ValueError(f"feedback needs stages with one weight matrix each, but {reason}")
+        weights = _weights(network)
         if len(self.weights) != len(weights):
             raise ValueError(
                 f"feedback holds {len(self.weights)} matrices, but the network needs {len(weights)}"
