@@ -289,3 +289,80 @@ def test_a_hook_sees_the_same_gradient_in_both_ways_to_learn():
     torch.optim.SGD(network.parameters(), lr=0.1).step()
     pcsnn.ZIL().step(other, x, y, 0.1)
     assert same(list(network.parameters()), list(other.parameters()))
+
+
+# Networks that the kernel may take, or must not
+
+
+def transposed(network):
+    weight = network.layers[1].linear.weight
+    weight.data = weight.data.mT.contiguous().mT
+
+
+def held_by_others(network):
+    network.value_nodes = "activation"
+
+
+def without_its_first_bias(network):
+    network.layers[0].linear.bias = None
+
+
+def without_its_second_bias(network):
+    network.layers[1].linear.bias = None
+
+
+def with_a_frozen_bias(network):
+    network.layers[1].linear.bias.requires_grad_(False)
+
+
+def with_a_frozen_weight(network):
+    network.layers[0].linear.weight.requires_grad_(False)
+
+
+CHANGES = [
+    transposed,
+    held_by_others,
+    without_its_first_bias,
+    without_its_second_bias,
+    with_a_frozen_bias,
+    with_a_frozen_weight,
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_each_change_is_to_each_engine(change, stacked, engine):
+    """The same rule before and after; its gradient, and its step, are plain autograd's."""
+    networks = [scene(seed=seed)[0] for seed in range(3 if stacked else 1)]
+    with torch.no_grad():
+        for network in networks:
+            for layer in network.layers:
+                layer.linear.bias.copy_(torch.linspace(0.1, 0.5, len(layer.linear.bias)))
+    network = stack(networks) if stacked else networks[0]
+    _, x, y = scene()
+    rule = pcsnn.InferenceLearning(steps=3, engine=engine)
+    rule(network, x, y)
+    network.zero_grad()
+    change(network)
+    expected, _ = plain.inference_learning(network, x, y, "squared_error", 3, 0.1)
+    rule(network, x, y)
+    assert same([p.grad for p in plain.learning(network)], expected)
+    before = [p.detach().clone() for p in network.parameters()]
+    rule.step(network, x, y, 0.1)
+    moved = zip(network.parameters(), before, strict=True)
+    assert all(p.requires_grad or torch.equal(p, was) for p, was in moved)
+    pairs = [(p, b) for p, b in zip(network.parameters(), before, strict=True) if p.requires_grad]
+    assert same([(b - p) / 0.1 for p, b in pairs], expected)
+
+
+def test_the_first_stage_of_a_stack_learns_wherever_its_weights_lie():
+    """One input for all, and weights that no view can flatten."""
+    network = stack([scene(seed=seed)[0] for seed in range(3)])
+    _, x, y = scene()
+    weight = network.layers[0].linear.weight
+    weight.data = weight.data.mT.contiguous().mT
+    expected, *_ = plain.backprop(network, x, y, "squared_error")
+    before = weight.detach().clone()
+    pcsnn.ZIL(engine="torch").step(network, x, y, 0.1)
+    assert same([(before - weight) / 0.1], [expected[0]])
