@@ -23,7 +23,7 @@ INPUTS := _config.yml _toc.yml package.json \
 
 help:  ## this list
 	@echo "usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 
 book: _build/.book  ## build the site into _build/html
 	@$(BIN)/python tools/execute.py --check || echo "Note: these pages show older outputs; 'make execute' renews them."
@@ -34,6 +34,15 @@ test: $(BIN)/.installed node_modules/.installed chromium  ## check, execute and 
 
 execute: $(BIN)/.installed  ## run the stale chapters and store their outputs
 	@$(BIN)/python tools/execute.py
+
+portable: $(BIN)/.installed  ## run the chapters on machines that round differently (an hour)
+	@$(BIN)/python tools/portable.py
+
+test-oldest: $(BIN)/.installed  ## test with the oldest versions that pyproject.toml allows
+	@$(BIN)/python tools/versions.py oldest
+
+test-newest: $(BIN)/.installed  ## test with the newest
+	@$(BIN)/python tools/versions.py newest
 
 check: $(BIN)/.installed  ## lint and types
 	@$(BIN)/ruff check .
@@ -49,9 +58,9 @@ bench: _build/.book  ## timings, side by side
 serve: _build/.book  ## serve the book on http://localhost:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8000
 
-clean:  ## remove what was built (the environment too: rm -r .venv node_modules)
+clean:  ## remove what was built (the environment too: rm -r .venv* node_modules)
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 _build/.book: $(INPUTS) $(BIN)/.installed node_modules/.installed
 	@echo "Building the book …"
@@ -79,4 +88,4 @@ chromium:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "make: no Chromium found, so the tests in a real browser will be skipped"; fi
 
-.PHONY: help book test execute check experiments bench serve clean chromium
+.PHONY: help book test execute portable test-oldest test-newest check experiments bench serve clean chromium

@@ -37,7 +37,7 @@ from peers.predictive_coding import Contender
 from torch import Tensor, nn
 
 import pcsnn
-from pcsnn.experiments.provenance import device_name
+from pcsnn.experiments.machinery.provenance import device_name
 
 CLASSES = 1000
 PAPER = {  # milliseconds on the paper's CPU and GPU

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import pcsnn
-from pcsnn.experiments.provenance import device_name
+from pcsnn.experiments.machinery.provenance import device_name
 
 Step = Callable[[Tensor, Tensor], None]
 SIZES = [784, 256, 256, 10]

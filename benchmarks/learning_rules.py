@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 import pcsnn
 from pcsnn.ensembles import stack
-from pcsnn.experiments.provenance import device_name
+from pcsnn.experiments.machinery.provenance import device_name
 
 OURS, REFERENCE, FLOOR = "pcsnn", "autograd", "matrix products alone"
 TASKS = [  # and whether the other libraries take part

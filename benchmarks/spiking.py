@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 import pcsnn
 from pcsnn import data
-from pcsnn.experiments.provenance import device_name
+from pcsnn.experiments.machinery.provenance import device_name
 from pcsnn.spiking import LIFRate, Simulation, SpikingNetwork, convert, simulate
 
 OURS, FLOOR = "pcsnn", "matrix products alone"

@@ -1,13 +1,46 @@
-"""How nbval runs the chapters: with a history, as every front end does.
+"""How nbval runs the chapters, each in one worker, and how it compares figures."""
 
-Without one, IPython overlooks the semicolon at the end of a cell and shows its last value.
-"""
+from typing import Any
 
+import pytest
 from nbval.kernel import RunningKernel
+from nbval.plugin import IPyNbCell
+
+from pcsnn.drawn import agree
 
 
 def _execute(self: RunningKernel, source: str, allow_stdin: bool | None = None) -> str:
+    """With a history, as every front end does.
+
+    Without one, IPython overlooks the semicolon at the end of a cell and shows its last value.
+    """
     return self.kc.execute(source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
 
 
+class Drawn(dict[str, Any]):
+    """What a figure draws: equal to what draws the same, up to rounding."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Drawn) and agree(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _sanitize(self: IPyNbCell, value: Any) -> Any:
+    """What nbval compares: a figure's numbers, which come as a dictionary, with a tolerance."""
+    return Drawn(value) if isinstance(value, dict) and "axes" in value else _plain(self, value)
+
+
 RunningKernel.execute_cell_input = _execute
+_plain, IPyNbCell.sanitize = IPyNbCell.sanitize, _sanitize
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A chapter's cells need the kernel that ran the cells before them."""
+    for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.xdist_group(item.path.name))

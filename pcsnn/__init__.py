@@ -1,7 +1,7 @@
 """Predictive coding and spiking networks in PyTorch, each equation checked.
 
-A network is a chain of stages, a learning rule answers which change each weight should get,
-and both fit any training loop::
+A network is a module with value nodes in it, a learning rule answers which change each weight
+should get, and both fit any training loop::
 
     network = pcsnn.mlp([784, 256, 256, 10])
     rule = pcsnn.Backprop(loss="cross_entropy")
@@ -12,18 +12,30 @@ and both fit any training loop::
         optimiser.step()
 """
 
+from pcsnn import (
+    deprecated,
+    energies,
+    interrupt,  # noqa: F401  before those that take seconds: Ctrl-C may come any time
+)
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
-from pcsnn.inference import infer
-from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
-from pcsnn.networks import Network, initialise, mlp
+from pcsnn.initialisation import initialise
+from pcsnn.networks import Network, mlp
+from pcsnn.nodes import ValueNode, with_nodes
 from pcsnn.perturbation import WeightPerturbation
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
+from pcsnn.predictive.inference import infer
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training import evaluate, train
-from pcsnn.zil import ZIL, FaZIL
 
 __version__ = "0.1.0"
+
+deprecated.install()
+__getattr__ = deprecated.moved(__name__, {})
 
 __all__ = [
     "ZIL",
@@ -39,10 +51,13 @@ __all__ = [
     "LearningRule",
     "Network",
     "Report",
+    "ValueNode",
     "WeightPerturbation",
+    "energies",
     "evaluate",
     "infer",
     "initialise",
     "mlp",
     "train",
+    "with_nodes",
 ]

@@ -2,13 +2,17 @@
 
 Each activation is a plain module that also knows how an error passes backwards through
 it: ``backward(z, delta)`` returns ``δ ⊙ σ'(z)``, or, for softmax, whose units depend on one
-another, the product with the whole Jacobian. Nothing here uses autograd.
+another, the product with the whole Jacobian. Nothing here uses autograd, unless a function
+that is not known here is given: then its derivative is autograd's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +27,16 @@ class Activation(nn.Module):
     """An elementwise function ``σ`` and its derivative ``σ'``.
 
     Args:
-        name: what the field calls it; :data:`ACTIVATIONS` lists the names.
+        name: what the field calls it; the names of :data:`ACTIVATIONS` are taken.
         function: ``σ(z)``, of any shape.
         derivative: ``σ'(z)``, of the same shape.
         product: ``δ ⊙ σ'(z)`` in one pass, from ``(δ, z, σ(z))``, where PyTorch has it.
+        check: compare the derivative with difference quotients at a few places. ``False`` for
+            one that is another on purpose, such as a surrogate.
+
+    Raises:
+        ValueError: for a name that is taken, a function that is not elementwise, a derivative
+            that is not the function's.
     """
 
     def __init__(
@@ -35,12 +45,19 @@ class Activation(nn.Module):
         function: Callable[[Tensor], Tensor],
         derivative: Callable[[Tensor], Tensor],
         product: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        *,
+        check: bool = True,
     ) -> None:
         super().__init__()
         self.name = name
         self.function = function
         self.derivative = derivative
         self.product = product
+        if name in ACTIVATIONS:
+            if known_as(self) is None:
+                raise ValueError(f"name must be one that pcsnn has not taken, not {name!r}")
+        elif check and type(self) is Activation:
+            _examine(name, function, derivative)
 
     def forward(self, z: Tensor) -> Tensor:
         """``σ(z)``."""
@@ -58,6 +75,13 @@ class Activation(nn.Module):
             return delta * self.derivative(z)
         return self.product(delta, z, a)
 
+    def same_as(self, other: Activation) -> bool:
+        """Whether another activation is the same function with the same derivative."""
+        return type(self) is type(other) and self._settings() == other._settings()
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.name, self.function, self.derivative, self.product
+
     def extra_repr(self) -> str:
         """The name alone."""
         return self.name
@@ -71,7 +95,7 @@ class Softmax(Activation):
     """
 
     def __init__(self) -> None:
-        super().__init__("softmax", lambda z: torch.softmax(z, dim=-1), _no_derivative)
+        super().__init__("softmax", _softmax, _no_derivative)
 
     def backward(self, z: Tensor, delta: Tensor, a: Tensor | None = None) -> Tensor:
         """``Jᵀδ``, without forming the K×K matrix."""
@@ -79,15 +103,98 @@ class Softmax(Activation):
         return s * (delta - (s * delta).sum(dim=-1, keepdim=True))
 
 
-def activation(name: str | Activation) -> Activation:
-    """An activation by its name, one of :data:`ACTIVATIONS`, or the activation itself.
+def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activation:
+    """An activation by its name, one of :data:`ACTIVATIONS`, from PyTorch, or itself.
+
+    Args:
+        given: a name, an :class:`Activation`, or any elementwise function or module without
+            parameters, such as ``nn.Hardtanh()`` or ``torch.sin``; autograd then has its
+            derivative. What is known here (``nn.Tanh()``, ``torch.relu``) is taken as that.
 
     Raises:
-        ValueError: for a name that is not there.
+        TypeError, ValueError: for a name that is not there, and a function that is not
+            elementwise or a module that has parameters, which no rule would teach.
     """
-    if isinstance(name, Activation):
-        return name
-    return ACTIVATIONS[validate.one_of("activation", name, ACTIVATIONS)]()
+    if isinstance(given, Activation):
+        return given
+    if isinstance(given, str) or not callable(given) or isinstance(given, type):
+        return ACTIVATIONS[validate.one_of("activation", given, ACTIVATIONS)]()  # type: ignore[arg-type]
+    if isinstance(given, nn.Softmax) and given.dim in (-1, 1):
+        return Softmax()
+    kind = type(given) if isinstance(given, nn.Module) else given
+    if kind in _PYTORCHS:
+        return ACTIVATIONS[_PYTORCHS[kind]]()
+    if isinstance(given, nn.Module) and next(given.parameters(), None) is not None:
+        raise ValueError(f"activation {type(given).__name__} has parameters, which would not learn")
+    name = getattr(given, "__name__", type(given).__name__)
+    function = _Untouched(given)
+    return Activation(f"{name} by autograd", function, _Slope(function))
+
+
+def known_as(given: nn.Module) -> str | None:
+    """The name under which this is, to the letter, one of :data:`ACTIVATIONS`; or ``None``.
+
+    ``None`` too for one that was changed since it was made, or has hooks.
+    """
+    if type(given) not in (Activation, Softmax) or validate.hooks(given):
+        return None
+    assert isinstance(given, Activation)
+    same = _FORMS.get(given.name) == (given.function, given.derivative, given.product)
+    return given.name if same and (given.name == "softmax") == isinstance(given, Softmax) else None
+
+
+@dataclass(frozen=True)
+class _Untouched:
+    """A function that is given a copy, which it may change in place."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.function(z.clone())
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The derivative of an elementwise function, by autograd."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            return torch.autograd.grad(self.function(z).sum(), z)[0]
+
+
+# Where a function and a derivative of somebody's own are tried: away from the kinks of most.
+_PLACES = (-3.1, -1.7, -0.83, -0.31, 0.27, 0.71, 1.9, 3.3)
+
+
+@torch.no_grad()
+def _examine(
+    name: str, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
+) -> None:
+    """Refuse a function that is not elementwise, and a derivative that is not its own."""
+    z, h = torch.tensor(_PLACES, dtype=torch.float64).view(2, 4), 1e-5
+    here, slope = function(z), derivative(z)
+    if here.shape != z.shape or slope.shape != z.shape:
+        raise ValueError(f"activation {name!r} must give what it is given the shape of")
+    if not torch.allclose(function(z[:1, :3]), here[:1, :3], rtol=1e-9, equal_nan=True):
+        raise ValueError(f"activation {name!r} must be elementwise, and the same each time")
+    right, left = (function(z + h) - here) / h, (here - function(z - h)) / h
+    size = 1 + slope.abs()
+    # Where the function has a kink or is no number there is nothing to compare.
+    judged = (right - left).abs() < 1e-2 * size
+    wrong = judged & ~(((right + left) / 2 - slope).abs() < 1e-4 * size)
+    if bool(wrong.any()):
+        at = z[wrong][0]
+        raise ValueError(
+            f"derivative of {name!r} is {slope[wrong][0]:.4g} at {at:.4g}, but the function rises "
+            f"by {((right + left) / 2)[wrong][0]:.4g}; check=False if that is meant"
+        )
+
+
+def _softmax(z: Tensor) -> Tensor:
+    return torch.softmax(z, dim=-1)
 
 
 def _no_derivative(z: Tensor) -> Tensor:
@@ -125,37 +232,68 @@ def _elu_derivative(z: Tensor) -> Tensor:
 
 _SLOPE = 0.01  # of the leaky ReLU below zero
 
+
+def _identity(z: Tensor) -> Tensor:
+    return z
+
+
+def _unchanged(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    return delta
+
+
+def _relu_derivative(z: Tensor) -> Tensor:
+    return (z > 0).to(z.dtype)  # at zero there is none; 0 is taken, as autograd does
+
+
+def _relu_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    return aten.threshold_backward(delta, a, 0)
+
+
+def _leaky_relu(z: Tensor) -> Tensor:
+    return F.leaky_relu(z, _SLOPE)
+
+
+def _sigmoid_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    return aten.sigmoid_backward(delta, a)
+
+
+def _tanh_derivative(z: Tensor) -> Tensor:
+    return 1 - torch.tanh(z) ** 2
+
+
+def _tanh_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
+    return aten.tanh_backward(delta, a)
+
+
+# Functions of this module and of PyTorch throughout, so that networks can be pickled.
+_FORMS: dict[str, tuple[Any, Any, Any]] = {
+    "identity": (_identity, torch.ones_like, _unchanged),
+    "relu": (torch.relu, _relu_derivative, _relu_product),
+    "leaky-relu": (_leaky_relu, _leaky_relu_derivative, None),
+    "sigmoid": (torch.sigmoid, _sigmoid_derivative, _sigmoid_product),
+    "tanh": (torch.tanh, _tanh_derivative, _tanh_product),
+    "softplus": (_softplus, torch.sigmoid, None),
+    "silu": (F.silu, _silu_derivative, None),
+    "gelu": (F.gelu, _gelu_derivative, None),
+    "elu": (F.elu, _elu_derivative, None),
+    "softmax": (_softmax, _no_derivative, None),
+}
+
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {
-    "identity": lambda: Activation(
-        "identity", lambda z: z, torch.ones_like, lambda delta, z, a: delta
-    ),
-    # At zero the ReLU has no derivative; 0 is taken, as autograd does.
-    "relu": lambda: Activation(
-        "relu",
-        torch.relu,
-        lambda z: (z > 0).to(z.dtype),
-        lambda delta, z, a: aten.threshold_backward(delta, a, 0),
-    ),
-    "leaky-relu": lambda: Activation(
-        "leaky-relu",
-        lambda z: F.leaky_relu(z, _SLOPE),
-        _leaky_relu_derivative,
-    ),
-    "sigmoid": lambda: Activation(
-        "sigmoid",
-        torch.sigmoid,
-        _sigmoid_derivative,
-        lambda delta, z, a: aten.sigmoid_backward(delta, a),
-    ),
-    "tanh": lambda: Activation(
-        "tanh",
-        torch.tanh,
-        lambda z: 1 - torch.tanh(z) ** 2,
-        lambda delta, z, a: aten.tanh_backward(delta, a),
-    ),
-    "softplus": lambda: Activation("softplus", _softplus, torch.sigmoid),
-    "silu": lambda: Activation("silu", F.silu, _silu_derivative),
-    "gelu": lambda: Activation("gelu", F.gelu, _gelu_derivative),
-    "elu": lambda: Activation("elu", F.elu, _elu_derivative),
+    **{name: partial(Activation, name, *form) for name, form in _FORMS.items()},
     "softmax": Softmax,
+}
+
+# What PyTorch has of these, with its settings left as they are.
+_PYTORCHS: dict[Any, str] = {
+    nn.Identity: "identity",
+    nn.ReLU: "relu",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+    nn.SiLU: "silu",
+    torch.relu: "relu",
+    torch.sigmoid: "sigmoid",
+    torch.tanh: "tanh",
+    F.silu: "silu",
+    F.gelu: "gelu",
 }

@@ -14,15 +14,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import activation
+from pcsnn.admission import (
+    admit,
+    admit_for_autograd,
+    admit_loss,
+    admit_targets,
+    copies_of,
+    run,
+)
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
+from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
-from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, of_its_own
 
 
 @dataclass
@@ -91,7 +100,9 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
     """
     found: list[LayerError] = []
     error = gradient
-    for layer, z, a, norm in zip(
+    weights = [None, *(layer.linear.weight for layer in network.layers[1:])]
+    for W, layer, z, a, norm in zip(
+        reversed(weights),
         reversed(network.layers),
         reversed(trace.z),
         reversed(trace.a[1:]),
@@ -101,13 +112,13 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
         delta = layer.activation.backward(z, error, a)
         through = None if norm is None else norm.backward(delta)
         found.append(LayerError(delta, delta if through is None else through.x, through))
-        if layer is not network.layers[0]:  # nothing below the first layer learns
-            error = found[-1].affine @ layer.linear.weight
+        if W is not None:  # nothing below the first layer learns
+            error = found[-1].affine @ W
     return found[::-1]
 
 
 @dataclass(frozen=True)
-class Backprop:
+class Backprop(Rule):
     """Gradient of the mean loss by the delta recursion: the rule that others are held against.
 
     Args:
@@ -129,20 +140,18 @@ class Backprop:
         validate.one_of("on_divergence", self.on_divergence, ("raise", "allow"))
 
     @torch.no_grad()
-    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with the gradient of the mean loss over the batch.
 
         Raises:
             TypeError, ValueError: for a batch that does not fit the network.
             DivergenceError: where activity, loss or weights are not finite.
         """
-        if not isinstance(network, Network):
-            raise TypeError(
-                "network must be a pcsnn.Network, whose layers are written out: for a "
-                f"{type(network).__name__} use ZIL, or autograd"
-            )
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
+        if not isinstance(network, Network) or network.not_ordinary():
+            return self._by_autograd(network, x, y, loss)
+        assert torch.is_tensor(x)
         trace = forward(network, x)
         energy = OutputEnergy(loss, _IDENTITY)  # whose functions take what is not finite
         losses = energy.value(trace.prediction, y)
@@ -151,10 +160,59 @@ class Backprop:
         if careful and not all_finite([x, y, *trace.z, losses, gradient]):
             explain_non_finite(network, x, y)
         found = deltas(network, trace, gradient)
+        if careful and not all_finite([found[0].affine]):  # where all errors end
+            explain_non_finite(network, x, y)
         for layer, error, a in zip(network.layers, found, trace.a, strict=False):
             _fill(layer, error, a)
         trace.update_moving()
         return Report(losses.mean(dim=-1), trace.prediction)
+
+    def _by_autograd(self, network: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> Report:
+        """Of a module that is not written out: autograd goes through it, as ever."""
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        kept = [(b, b.clone()) for b in network.buffers()]
+        admit_for_autograd(network, x)
+        try:
+            with torch.enable_grad():
+                prediction = run(network, x if isinstance(x, tuple) else (x,))
+            if not (torch.is_tensor(prediction) and prediction.is_floating_point()):
+                raise ValueError("network must give one tensor (batch, …) of numbers")
+            if prediction.dim() < 2:
+                raise ValueError("network must give one tensor (batch, …) of numbers")
+            u = prediction.detach()
+            if not isinstance(network, Network | Chain):
+                y = admit_targets(u, y, loss)
+            energy = OutputEnergy(loss, _IDENTITY)
+            losses = energy.value(u, y)
+            samples = -2 if copies_of(network) else 0
+            gradient = energy.error(u, y) / -u.shape[samples]
+            found = self._gradients(prediction, parameters, gradient)
+            careful = self.on_divergence == "raise"
+            if careful and not all_finite([losses, *(g for _, g in found)]):
+                explain_non_finite(network, x, y)
+        except Exception:
+            for buffer, before in kept:
+                buffer.data.copy_(before)  # a refused batch moves no averages
+            raise
+        for parameter, g in found:
+            accumulate(parameter, g)
+        return Report(_mean(losses, network), u)
+
+    @staticmethod
+    def _gradients(
+        prediction: Tensor, parameters: list[nn.Parameter], gradient: Tensor
+    ) -> list[tuple[nn.Parameter, Tensor]]:
+        """What autograd finds for each parameter that the prediction depends on."""
+        if not prediction.requires_grad:
+            return []
+        found = torch.autograd.grad(prediction, parameters, gradient, allow_unused=True)
+        pairs = zip(parameters, found, strict=True)
+        return [(p, of_its_own(g, p)) for p, g in pairs if g is not None]
+
+
+def _mean(losses: Tensor, network: nn.Module) -> Tensor:
+    """Over the batch, of all that an output of any shape has; of each copy for K as one."""
+    return losses.mean(dim=-1) if copies_of(network) else losses.sum() / losses.shape[0]
 
 
 _IDENTITY = activation("identity")

@@ -41,11 +41,14 @@ def batch_statistics(x: Tensor) -> BatchStatistics:
 
 def standardise(x: Tensor, statistics: BatchStatistics, epsilon: float = EPSILON) -> Tensor:
     """``x̂ = (x − μ)/√(σ² + ε)``, eq. 27."""
+    validate.non_negative("epsilon", epsilon)
+    _per_unit(x, mean=statistics.mean, variance=statistics.variance)
     return (x - statistics.mean) / torch.sqrt(statistics.variance + epsilon)
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Batch norm in training, eqs 27 and 28: ``γ x̂ + β`` with the batch's own statistics."""
+    _per_unit(x, gamma=gamma, beta=beta)
     return gamma * standardise(x, batch_statistics(x), epsilon) + beta
 
 
@@ -59,6 +62,8 @@ def moving_average(moving: Tensor, batch: Tensor, alpha: float = 0.9) -> Tensor:
     Raises:
         ValueError: for α outside [0, 1].
     """
+    validate.number("alpha", alpha)
+    validate.same_shape("batch", batch, "moving", moving)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be from 0 to 1, not {alpha}")
     return alpha * moving + (1 - alpha) * batch
@@ -68,7 +73,12 @@ def unbiased(variance: Tensor, batch_size: int) -> Tensor:
     """``σ²_B · B/(B − 1)``: what enters the moving average, as PyTorch has it.
 
     The batch is standardised by the biased variance; the data set's is estimated without bias.
+
+    Raises:
+        ValueError: for a batch of one, which says nothing of the variance.
     """
+    if validate.positive_int("batch_size", batch_size) < 2:
+        raise ValueError("batch_size must be at least 2: one sample says nothing of the variance")
     return variance * (batch_size / (batch_size - 1))
 
 
@@ -80,6 +90,8 @@ def batch_norm_inference(
     epsilon: float = EPSILON,
 ) -> Tensor:
     """Batch norm after training, eq. 30: one affine map, the same for every batch."""
+    validate.non_negative("epsilon", epsilon)
+    _per_unit(x, gamma=gamma, beta=beta, mean=moving.mean, variance=moving.variance)
     slope = gamma / torch.sqrt(moving.variance + epsilon)
     return slope * x + (beta - slope * moving.mean)
 
@@ -115,6 +127,9 @@ def batch_norm_backward(
         epsilon: as in the forward pass.
         training: which of the two forms was computed.
     """
+    validate.non_negative("epsilon", epsilon)
+    validate.same_shape("x_hat", x_hat, "delta", delta)
+    _per_unit(delta, gamma=gamma, variance=variance)
     B = delta.shape[0]
     gamma_gradient, beta_gradient = (delta * x_hat).sum(dim=0), delta.sum(dim=0)
     through = delta
@@ -122,6 +137,16 @@ def batch_norm_backward(
         through = delta - beta_gradient / B - x_hat * (gamma_gradient / B)
     slope = gamma / torch.sqrt(variance + epsilon)
     return BatchNormGradient(slope * through, gamma_gradient, beta_gradient)
+
+
+def _per_unit(x: Tensor, **numbers: Tensor) -> None:
+    """Refuse what has another number of entries than ``x`` has units: nothing is broadcast."""
+    for name, value in numbers.items():
+        if value.shape != x.shape[-1:]:
+            raise ValueError(
+                f"{name} must have shape {tuple(x.shape[-1:])}, one number a unit, "
+                f"not {tuple(value.shape)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ convolutional ones included, for every rule that works with local derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.activations import Activation, activation
+from pcsnn.nodes import ValueNode
 
 
 class Chain(nn.Module):
@@ -21,7 +22,8 @@ class Chain(nn.Module):
     Args:
         stages: differentiable modules, each taking what the one before gives.
         outputs: units in the last value node, ``(B, outputs)``.
-        read_out: what turns the last value node into the prediction.
+        read_out: what turns the last value node into the prediction: a name, or what
+            :func:`pcsnn.activations.activation` takes.
 
     Example:
         >>> network = Chain(
@@ -43,24 +45,37 @@ class Chain(nn.Module):
         stages: Sequence[nn.Module],
         *,
         outputs: int,
-        read_out: str | Activation = "identity",
+        read_out: str | Activation | Callable[[Tensor], Tensor] = "identity",
     ) -> None:
         super().__init__()
-        if not stages:
+        if isinstance(stages, nn.Module) and not isinstance(stages, nn.Sequential | nn.ModuleList):
+            raise TypeError(f"stages must be a sequence of modules, not {type(stages).__name__}")
+        if len(stages) == 0:
             raise ValueError("stages is empty")
         for k, stage in enumerate(stages):
             if not isinstance(stage, nn.Module):
-                raise TypeError(f"stages[{k}] must be a module, not {type(stage).__name__}")
+                what = stage.__name__ if isinstance(stage, type) else type(stage).__name__
+                raise TypeError(f"stages[{k}] must be a module, not {what}")
         self.depth = len(stages)
         self.chain = nn.ModuleList(stages)
+        self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
+            ValueNode() for _ in stages[1:]
+        )
         self.outputs = validate.positive_int("outputs", outputs)
         self.output_activation = activation(read_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``(B, outputs)``: the stages composed, and the read-out."""
-        for stage in self.chain:
+        return self.output_activation(self.last_node(x))
+
+    def last_node(self, x: Tensor) -> Tensor:
+        """What is predicted for the output, before the read-out, by way of the value nodes."""
+        for k, stage in enumerate(self.chain):
             x = stage(x)
-        return self.output_activation(self.admit_output(x))
+            if not isinstance(x, Tensor):
+                raise TypeError(f"stages[{k}] must give a tensor, not {type(x).__name__}")
+            x = self.nodes[k](x) if k < len(self.nodes) else x
+        return self.admit_output(x)
 
     def admit_output(self, u: Tensor) -> Tensor:
         """Refuse stages that do not end in one row of ``outputs`` units a sample."""

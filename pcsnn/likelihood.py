@@ -14,9 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pcsnn import validate
 
@@ -28,9 +31,10 @@ def softmax(z: Tensor) -> Tensor:
     quotient, and no exponential can overflow.
 
     Raises:
-        TypeError, ValueError: where ``z`` is not a tensor of finite floating-point numbers.
+        TypeError, ValueError: where ``z`` is not a tensor of finite floating-point numbers with
+            at least one axis, and something on it.
     """
-    validate.finite("z", validate.tensor("z", z))
+    _logits(z)
     e = torch.exp(z - z.amax(dim=-1, keepdim=True))
     return e / e.sum(dim=-1, keepdim=True)
 
@@ -40,7 +44,7 @@ def log_softmax(z: Tensor) -> Tensor:
 
     Sound where the softmax itself underflows to zero and its logarithm would be −∞.
     """
-    validate.finite("z", validate.tensor("z", z))
+    _logits(z)
     shifted = z - z.amax(dim=-1, keepdim=True)
     return shifted - torch.log(torch.exp(shifted).sum(dim=-1, keepdim=True))
 
@@ -102,14 +106,19 @@ def cross_entropy(z: Tensor, y: Tensor) -> Tensor:
 
     Returns:
         ``(B,)``: ``−Σ_k y_k log softmax(z)_k``.
+
+    Raises:
+        ValueError: for a target with negative entries. Its sum may be another than 1.
     """
     _matching(z, y)
+    _none_negative("target", y)
     return -(y * log_softmax(z)).sum(dim=-1)
 
 
 def cross_entropy_gradient(z: Tensor, y: Tensor) -> Tensor:
     """``∂/∂z`` of :func:`cross_entropy`, eq. 21: ``s Σ_i y_i − y``; for ``Σ y = 1``, eq. 22."""
     _matching(z, y)
+    _none_negative("target", y)
     return softmax(z) * y.sum(dim=-1, keepdim=True) - y
 
 
@@ -118,16 +127,18 @@ def categorical_nll(q: Tensor, y: Tensor) -> Tensor:
 
     For a network whose output layer is itself a softmax. A probability of zero where the
     target has mass costs +∞; :func:`cross_entropy` on the logits never meets that case.
+
+    Raises:
+        ValueError: for a prediction that is negative somewhere or does not sum to 1, and a
+            target with negative entries.
     """
-    _matching(q, y)
-    _probabilities(q)
+    _probabilities(q, y)
     return -torch.special.xlogy(y, q).sum(dim=-1)
 
 
 def categorical_nll_gradient(q: Tensor, y: Tensor) -> Tensor:
     """``∂/∂q`` of :func:`categorical_nll`: ``−y/q``, and 0 where ``y`` is."""
-    _matching(q, y)
-    _probabilities(q)
+    _probabilities(q, y)
     return torch.where(y == 0, torch.zeros_like(q), -y / q)
 
 
@@ -146,6 +157,15 @@ class Loss:
     gradient: Callable[[Tensor, Tensor], Tensor]
     takes: str = "anything"
 
+    def __post_init__(self) -> None:
+        validate.one_of("takes", self.takes, ("anything", "logits", "probabilities"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A loss that is known stays, copied or pickled, the one that is known."""
+        if LOSSES.get(self.name) is self:
+            return as_loss, (self.name,)
+        return Loss, (self.name, self.value, self.gradient, self.takes)
+
 
 LOSSES = {
     loss.name: loss
@@ -158,15 +178,27 @@ LOSSES = {
 }
 
 
-def as_loss(loss: str | Loss) -> Loss:
-    """A loss by its name (:data:`LOSSES`), or the loss itself.
+def as_loss(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """A loss by its name (:data:`LOSSES`), from PyTorch, or the loss itself.
+
+    Args:
+        loss: a name, a :class:`Loss`, or any function or module of ``(prediction, target)``,
+            two tensors ``(B, n)``, that gives the mean of what each sample costs alone, such as
+            ``nn.SmoothL1Loss()``; its gradient is autograd's. Labels reach it as one-hot rows,
+            for which ``nn.CrossEntropyLoss`` has weights of the classes but no ``ignore_index``.
 
     Raises:
-        ValueError: for a name that is not there.
+        TypeError, ValueError: for a name that is not there, a loss that is no mean over samples
+            (``reduction="sum"``), values or gradients of another shape, and a gradient that is
+            not the value's.
     """
     if isinstance(loss, Loss):
+        if LOSSES.get(loss.name) is not loss:
+            _examine(loss)
         return loss
-    return LOSSES[validate.one_of("loss", loss, LOSSES)]
+    if not callable(loss) or isinstance(loss, type):
+        return LOSSES[validate.one_of("loss", loss, LOSSES)]  # type: ignore[arg-type]
+    return _wrapped(loss)
 
 
 def gaussian(sigma: float) -> Loss:
@@ -174,9 +206,102 @@ def gaussian(sigma: float) -> Loss:
     sigma = validate.positive("sigma", sigma)
     return Loss(
         f"gaussian_nll(sigma={sigma:g})",
-        lambda y_hat, y: gaussian_nll(y_hat, y, sigma),
-        lambda y_hat, y: gaussian_nll_gradient(y_hat, y, sigma),
+        partial(gaussian_nll, sigma=sigma),
+        partial(gaussian_nll_gradient, sigma=sigma),
     )
+
+
+@dataclass(frozen=True)
+class _Each:
+    """What each sample costs alone, ``(…, B)``, by a function that gives a mean."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        _matching(prediction, target)
+        rows = [t.reshape(-1, 1, t.shape[-1]) for t in (prediction, target)]
+        return torch.func.vmap(self.function)(*rows).reshape(prediction.shape[:-1])
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """The derivative of each sample's loss, ``(…, B, n)``, by autograd."""
+
+    value: _Each
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            p = prediction.detach().clone().requires_grad_()
+            return torch.autograd.grad(self.value(p, target.detach().clone()).sum(), p)[0]
+
+
+@lru_cache(maxsize=64)
+def _wrapped(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """A loss of PyTorch's or of somebody's own, whose derivative is autograd's."""
+    name = getattr(function, "__name__", type(function).__name__)
+    categorical = function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
+    if function is F.cross_entropy or (categorical and _plain(function)):
+        return LOSSES["cross_entropy"]
+    if isinstance(function, nn.Module) and next(function.parameters(), None) is not None:
+        raise ValueError(f"loss {name} has parameters, which would not learn")
+    each, (p, y) = _Each(function), _trial()
+    weight = getattr(function, "weight", None)
+    if torch.is_tensor(weight):  # one for each class: so many are tried
+        p, y = _trial(len(weight), weight.dtype)
+    try:
+        whole, alone = function(p, y), each(p, y)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"loss {name} must take a prediction and a target (B, n) and give one number: {error}"
+        ) from error
+    if whole.shape != () or not torch.allclose(whole, alone.mean(), rtol=1e-4):
+        raise ValueError(
+            f"loss {name} must be the mean of what each sample costs alone (reduction='mean')"
+        )
+    return Loss(f"{name} by autograd", each, _Slopes(each), "logits" if categorical else "anything")
+
+
+def _plain(loss: Any) -> bool:
+    """Whether an ``nn.CrossEntropyLoss`` is as PyTorch makes it, and so the one known here."""
+    return type(loss) is nn.CrossEntropyLoss and (
+        loss.weight is None
+        and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0.0)
+    )
+
+
+def _trial(n: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Three samples, probabilities that no loss takes for a special case."""
+    z = torch.linspace(0.3, 2.9, 6 * n, dtype=dtype).mul(7).sin().view(2, 3, n)
+    return z.softmax(-1)[0], z.softmax(-1)[1]
+
+
+@lru_cache(maxsize=64)
+def _examine(loss: Loss) -> None:
+    """Refuse values and gradients of another shape, and a gradient that is not the value's."""
+    p, y = _trial()
+    try:
+        value, gradient = loss.value(p, y), loss.gradient(p, y)
+    except (RuntimeError, ValueError, IndexError):
+        return  # of other targets than these: nothing can be said
+    if value.shape != (3,) or gradient.shape != p.shape:
+        raise ValueError(
+            f"loss {loss.name!r} must have a value (B,) and a gradient (B, n), not, for B = 3 and "
+            f"n = 4, {tuple(value.shape)} and {tuple(gradient.shape)}"
+        )
+    h = 1e-5
+    for k in range(p.shape[1]):
+        step = h * torch.eye(4, dtype=p.dtype)[k]
+        right, left = (loss.value(p + step, y) - value) / h, (value - loss.value(p - step, y)) / h
+        size = 1 + gradient[:, k].abs()
+        judged = (right - left).abs() < 1e-2 * size  # no kink
+        if bool((judged & (((right + left) / 2 - gradient[:, k]).abs() > 1e-4 * size)).any()):
+            raise ValueError(f"gradient of loss {loss.name!r} is not the derivative of its value")
+
+
+def _logits(z: Tensor) -> None:
+    validate.finite("z", validate.tensor("z", z))
+    if z.dim() == 0 or z.shape[-1] == 0:
+        raise ValueError(f"z must have shape (…, K) with K at least 1, not {tuple(z.shape)}")
 
 
 def _matching(prediction: Tensor, target: Tensor) -> None:
@@ -186,6 +311,13 @@ def _matching(prediction: Tensor, target: Tensor) -> None:
     validate.same_kind("prediction", prediction, "target", target)
 
 
-def _probabilities(q: Tensor) -> None:
-    if bool((q < 0).any()):
-        raise ValueError("prediction must hold probabilities, but some are negative")
+def _none_negative(name: str, value: Tensor) -> None:
+    if bool((value < 0).any()):
+        raise ValueError(f"{name} must hold probabilities, but some are negative")
+
+
+def _probabilities(q: Tensor, y: Tensor) -> None:
+    _matching(q, y)
+    _none_negative("prediction", q)
+    _none_negative("target", y)
+    validate.probabilities("prediction", q)

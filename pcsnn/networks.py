@@ -1,4 +1,4 @@
-"""The feed-forward network, a chain of stages (thesis 2.4), and its initialisation (2.4.1).
+"""The feed-forward network, a chain of stages (thesis 2.4).
 
 Layers are counted as the thesis counts them: ``l = 1`` is the input, ``l = L`` the output,
 and layer ``l`` computes ``z = W a + b`` from the activity ``a`` of layer ``l − 1`` and then
@@ -18,15 +18,17 @@ Both readings are the same function of the same parameters.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pcsnn import validate
+from pcsnn import deprecated, validate
 from pcsnn.activations import Activation, activation
+from pcsnn.energies import Energy, as_energy
+from pcsnn.initialisation import initialise
+from pcsnn.nodes import ValueNode
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -38,19 +40,25 @@ class Layer(nn.Module):
         linear: the weights ``(n_out, n_in)`` and the biases ``(n_out,)``, if any.
         activation: ``σ``.
         norm: batch norm between the two, where the layer has it.
+
+    Raises:
+        TypeError, ValueError: for other modules, and a norm that does not fit.
     """
 
     def __init__(
-        self, linear: nn.Linear, activation: Activation, norm: nn.BatchNorm1d | None = None
+        self,
+        linear: nn.Linear,
+        activation: str | Activation | Callable[[Tensor], Tensor],
+        norm: nn.BatchNorm1d | None = None,
     ) -> None:
         super().__init__()
-        if norm is not None and not (
-            norm.affine and norm.track_running_stats and norm.momentum is not None
-        ):
-            raise ValueError("norm must have affine parameters, moving averages and a momentum")
+        if not (isinstance(linear, nn.Linear) or hasattr(linear, "copies")):
+            raise TypeError(f"linear must be an nn.Linear, not {type(linear).__name__}")
+        if norm is not None:
+            _admit_norm(norm, linear)
         self.linear = linear
         self.norm = norm
-        self.activation = activation
+        self.activation = _activation(activation)
 
     def pre_activation(self, a: Tensor) -> Tensor:
         """``z``: what the activation function is given, batch norm included."""
@@ -60,6 +68,54 @@ class Layer(nn.Module):
     def forward(self, a: Tensor) -> Tensor:
         """``σ(z)``, of shape ``(B, n_out)``."""
         return self.activation(self.pre_activation(a))
+
+
+def hooked(part: nn.Module) -> str:
+    """Why a part of a layer does more than its class says; empty where it does not."""
+    if "forward" in part.__dict__:
+        return "has a forward of its own"
+    if (
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+    ):
+        return "has hooks"
+    for parameter in part._parameters.values():
+        if parameter is None:
+            continue
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return "it has hooks on a parameter"
+    return ""
+
+
+def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
+    validate.instance("norm", norm, nn.BatchNorm1d, "an nn.BatchNorm1d or None")
+    if not (norm.affine and norm.track_running_stats and norm.momentum is not None):
+        raise ValueError("norm must have affine parameters, moving averages and a momentum")
+    if norm.num_features != linear.out_features:
+        raise ValueError(
+            f"norm has {norm.num_features} features, but linear has {linear.out_features} units"
+        )
+
+
+def written(kind: type, part: nn.Module | None) -> str:
+    """Why a part is none that is written out here; empty where it is."""
+    its: Any = type(part)
+    if kind is nn.Linear:
+        return (plain(part) if part is not None else "has no linear map") or ""
+    if kind is Activation and (
+        not isinstance(part, Activation) or its.forward is not Activation.forward
+    ):
+        return f"has a {its.__name__} in the place of a pcsnn activation"
+    if kind is nn.BatchNorm1d and (
+        its is not nn.BatchNorm1d
+        or part.weight is None  # type: ignore[union-attr]
+        or part.running_mean is None  # type: ignore[union-attr]
+        or part.momentum is None  # type: ignore[union-attr]
+    ):
+        return f"has a {its.__name__} in the place of a plain batch norm"
+    return hooked(part)  # type: ignore[arg-type]
 
 
 class Parts(NamedTuple):
@@ -79,6 +135,7 @@ class Network(nn.Module):
         value_nodes: one of :data:`VALUE_NODES`; it changes :meth:`stages`, not the function.
         squash_input: whether the first layer is given ``σ(x)``, as in Song's equation 1,
             rather than ``x``, as in the thesis.
+        energies: of the hidden value nodes: one for all by name, or one for each.
 
     Raises:
         ValueError: where the layers do not fit one another.
@@ -90,10 +147,13 @@ class Network(nn.Module):
         *,
         value_nodes: str = "pre-activation",
         squash_input: bool = False,
+        energies: str | Sequence[str | Energy] = "gaussian",
     ) -> None:
         super().__init__()
-        if not layers:
+        if len(layers) == 0:
             raise ValueError("layers is empty")
+        for k, layer in enumerate(layers):
+            validate.instance(f"layers[{k}]", layer, Layer, "a pcsnn.networks.Layer")
         for l, (below, above) in enumerate(itertools.pairwise(layers), start=2):
             if below.linear.out_features != above.linear.in_features:
                 raise ValueError(
@@ -102,27 +162,105 @@ class Network(nn.Module):
                 )
         # A ModuleList, which type checkers take for a list of any modules.
         self.layers: Sequence[Layer] = nn.ModuleList(layers)  # type: ignore[assignment]
-        #: Units in each layer, input first.
-        self.sizes = [layers[0].linear.in_features, *(m.linear.out_features for m in layers)]
-        #: Stages from input to output.
-        self.depth = len(layers)
-        #: Units of the output.
-        self.outputs = self.sizes[-1]
         #: K for a stack of K networks (:func:`pcsnn.ensembles.stack`), otherwise ``None``.
         self.copies: int | None = getattr(layers[0].linear, "copies", None)
         if squash_input and len(layers) == 1:
             raise ValueError("squash_input needs a hidden layer, whose activation it takes")
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
+        validate.flag("squash_input", squash_input)
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
+        #: Hidden value nodes, first to last.
+        self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
+            ValueNode(energy) for energy in _energies(energies, len(layers) - 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
             validate.matrix("x", x, self.sizes[0])
+        if self._nodes_matter():
+            return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
         for layer in self.layers:
             a = layer(a)
         return a
+
+    def last_node(self, x: Tensor) -> Tensor:
+        """What is predicted for the output, before the read-out, by way of the value nodes."""
+        a = self.input_activation(x)
+        for layer, node in zip(self.layers, self.nodes, strict=False):
+            if self.value_nodes == "activation":
+                a = node(layer(a))
+            else:
+                a = layer.activation(node(layer.pre_activation(a)))
+        last = self.layers[-1]
+        return last(a) if self.value_nodes == "activation" else last.pre_activation(a)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of all layers as they are now, that of the input first."""
+        linears = [layer.linear for layer in self.layers]
+        return [_rows_and_columns(linears[0])[1], *(_rows_and_columns(m)[0] for m in linears)]
+
+    @property
+    def outputs(self) -> int:
+        """Units of the output."""
+        return _rows_and_columns(self.layers[-1].linear)[0]
+
+    @property
+    def depth(self) -> int:
+        """Stages from input to output."""
+        return len(self.layers)
+
+    def admit_layers(self) -> None:
+        """Refuse layers that no longer fit one another: they may have changed since they did.
+
+        Raises:
+            ValueError, TypeError: in a sentence that names the layer.
+        """
+        validate.one_of("value_nodes", self.value_nodes, VALUE_NODES)
+        layers = list(self._modules["layers"]._modules.values())  # type: ignore[union-attr]
+        nodes = self._modules["nodes"]._modules  # type: ignore[union-attr]
+        if len(nodes) != len(layers) - 1:
+            raise ValueError(
+                f"layers do not fit: {len(layers)} layers have {len(layers) - 1} value nodes "
+                f"between them, but network.nodes holds {len(nodes)}: build the network anew"
+            )
+        n_in, dtype, front = None, None, () if self.copies is None else (self.copies,)
+        for l, layer in enumerate(layers):
+            held = layer._modules
+            linear, norm = held["linear"], held.get("norm")
+            rows, columns = _rows_and_columns(linear)
+            own = linear._parameters
+            weight, bias = own.get("weight"), own.get("bias")
+            n_in = columns if n_in is None else n_in
+            if columns != n_in or (weight is not None and weight.shape != (*front, rows, n_in)):
+                shape = (rows, columns) if weight is None else tuple(weight.shape)
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has weights of shape {shape} where "
+                    f"{(*front, rows, n_in)} is needed"
+                )
+            if bias is not None and bias.shape != (*front, rows):
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has biases of shape {tuple(bias.shape)} "
+                    f"where {(*front, rows)} is needed"
+                )
+            if norm is not None and getattr(norm, "num_features", rows) != rows:
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has batch norm of {norm.num_features} units "
+                    f"where {rows} are needed"
+                )
+            for p in (weight, bias):
+                dtype = p.dtype if dtype is None and p is not None else dtype
+                if p is not None and p.dtype is not dtype:
+                    raise TypeError(f"layers[{l}] is {p.dtype}, but layers before it are {dtype}")
+            n_in = rows
+
+    @property
+    def energies(self) -> list[Energy]:
+        """Of the hidden value nodes."""
+        held = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
+        return [node.energy for node in held]  # type: ignore[union-attr,misc]
 
     def parts(self) -> list[Parts]:
         """What the layers are made of, looked up once.
@@ -135,13 +273,56 @@ class Network(nn.Module):
             held = layer._modules  # type: ignore[union-attr]
             linear = held["linear"]
             norm = held.get("norm")
-            found.append(Parts(linear.weight, linear.bias, norm, held["activation"]))  # type: ignore
+            own = linear._parameters  # type: ignore[union-attr]
+            weight = own.get("weight")  # where it is computed, asking for it may move buffers
+            weight = linear.weight if weight is None else weight  # type: ignore[union-attr]
+            found.append(Parts(weight, linear.bias, norm, held["activation"]))  # type: ignore
         return found
+
+    def not_plain(self) -> str:
+        """Why some layer is not simply ``W a + b`` and an activation; empty where all are.
+
+        Hooks, parametrisations and forwards of one's own are honoured where modules are run,
+        not where their weights are read.
+        """
+        if reason := hooked(self):
+            return f"it {reason}"
+        modules = self._modules
+        if reason := written(Activation, modules["input_activation"]):
+            return f"input_activation {reason}"
+        for k, node in enumerate(modules["nodes"]._modules.values()):  # type: ignore[union-attr]
+            if reason := hooked(node):
+                return f"nodes[{k}] {reason}"
+        for l, layer in enumerate(modules["layers"]._modules.values()):  # type: ignore[union-attr]
+            held = layer._modules
+            reason = (
+                ("forward of its own" if type(layer) is not Layer else hooked(layer))
+                or written(nn.Linear, held["linear"])
+                or written(Activation, held["activation"])
+                or ("" if held.get("norm") is None else written(nn.BatchNorm1d, held["norm"]))
+            )
+            if reason:
+                return f"layers[{l}] {reason}"
+        return ""
+
+    def _nodes_matter(self) -> bool:
+        """Whether a value node does anything to what passes it."""
+        nodes = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
+        return any(
+            type(node.energy).hand_on is not Energy.hand_on or hooked(node)  # type: ignore
+            for node in nodes
+        )
+
+    def not_ordinary(self) -> str:
+        """Why its forward pass is not its layers composed, each as it is written; or nothing."""
+        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+            return "a value node hands on something else than its value"
+        return self.not_plain()
 
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""
-        return self.parts()[-1].activation
+        return self.layers[-1].activation
 
     def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
@@ -172,17 +353,67 @@ class Network(nn.Module):
         return f"value_nodes={self.value_nodes!r}"
 
 
+def _rows_and_columns(linear: nn.Module) -> tuple[int, int]:
+    """``n_out`` and ``n_in`` as its weights have them; as it says where they are computed."""
+    weight = linear._parameters.get("weight")
+    if weight is None or weight.dim() < 2:
+        return linear.out_features, linear.in_features  # type: ignore[return-value]
+    return weight.shape[-2], weight.shape[-1]
+
+
 def _affine(layer: Layer) -> list[nn.Module]:
     return [layer.linear] if layer.norm is None else [layer.linear, layer.norm]
 
 
+def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy]:
+    if isinstance(energies, str | Energy):
+        if not isinstance(energies, str) and count > 1:
+            raise ValueError("energies must name one for all nodes, or hold one for each")
+        energies = [energies] * count
+    if len(energies) != count:
+        raise ValueError(
+            f"energies must hold {count}, one for each hidden layer, not {len(energies)}"
+        )
+    return [as_energy(energy) for energy in energies]
+
+
+def plain(linear: nn.Module) -> str | None:
+    """Why a layer's linear map is not simply ``W a + b``, in words; ``None`` where it is.
+
+    Rules that write a network out read ``W`` and ``b`` and call nothing: a module that does
+    more, or whose weights come from other parameters, they would pass by without a word.
+    """
+    kind = type(linear)
+    if "forward" in vars(linear) or kind.forward not in WRITTEN_OUT:
+        return f"{kind.__name__} has a forward of its own"
+    if nn.utils.parametrize.is_parametrized(linear):
+        return "its parameters are parametrised (torch.nn.utils.parametrize)"
+    if "weight" not in linear._parameters:
+        return "its weight is made of other parameters (weight_norm, pruning)"
+    if "bias" not in linear._parameters:
+        return "its bias is made of other parameters (pruning)"
+    if validate.hooks(linear):
+        return "it has hooks, which run when it is called"
+    for name, parameter in linear._parameters.items():
+        if parameter is None:
+            continue
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"its {name} has hooks, which run in autograd's backward pass"
+    return None
+
+
+#: Forward passes that are ``W a + b`` and nothing else.
+WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}
+
+
 def mlp(
     sizes: Sequence[int],
-    activation: str | Activation = "relu",
+    activation: str | Activation | Callable[[Tensor], Tensor] = "relu",
     *,
-    output: str | Activation = "identity",
+    output: str | Activation | Callable[[Tensor], Tensor] = "identity",
     value_nodes: str = "pre-activation",
     squash_input: bool = False,
+    energies: str | Sequence[str | Energy] = "gaussian",
     batch_norm: bool = False,
     bias: bool = True,
     init: str = "he",
@@ -195,15 +426,18 @@ def mlp(
 
     Args:
         sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
-        activation: of the hidden layers, one of :data:`pcsnn.activations.ACTIVATIONS` or an
-            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate.
+        activation: of the hidden layers: one of :data:`pcsnn.activations.ACTIVATIONS`, an
+            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate, or any
+            elementwise function of PyTorch's.
         output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
         value_nodes: where a predictive coding network has its value nodes.
         squash_input: whether the input passes through the activation first (Song, eq. 1);
             only where there is a hidden layer.
+        energies: of the hidden value nodes, one for all by name or one for each; see
+            :mod:`pcsnn.energies`.
         batch_norm: whether hidden layers normalise between linear map and activation (2.6).
         bias: whether the linear maps have biases, which start at zero.
-        init: how weights are drawn, one of :data:`INITIALISATIONS`.
+        init: how weights are drawn, one of :data:`pcsnn.initialisation.INITIALISATIONS`.
         init_scale: a factor on all weights drawn.
         seed: a seed, or a generator on the CPU. The same seed gives the same network on
             every device.
@@ -211,91 +445,34 @@ def mlp(
         device: of the parameters.
 
     Raises:
-        TypeError, ValueError: for sizes that are not positive whole numbers, and names that
-            are not known.
+        TypeError, ValueError: for sizes that are not positive whole numbers, names that are not
+            known, flags that are neither true nor false, and a device that is not there.
     """
     sizes = validate.layer_sizes("sizes", sizes)
     sigma, read_out = _activation(activation), _activation(output)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    validate.flag("batch_norm", batch_norm)
+    validate.flag("bias", bias)
+    validate.floating_dtype("dtype", dtype)
+    validate.device("device", device)
     depth = len(sizes) - 1
     layers = []
-    for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
-        hidden = l < depth
-        norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
-        # Without PyTorch's own initialisation, which would draw from the global generator.
-        linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
-        layers.append(Layer(linear, sigma if hidden else read_out, norm))
-    network = Network(layers, value_nodes=value_nodes, squash_input=squash_input)
-    initialise(network, init, scale=init_scale, seed=seed)
-    return network.to(device)
+    with torch.inference_mode(False):  # whose tensors could never learn
+        for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
+            hidden = l < depth
+            norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
+            # Without PyTorch's own initialisation, which would draw from the global generator.
+            linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
+            layers.append(Layer(linear, sigma if hidden else read_out, norm))
+        network = Network(
+            layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies
+        )
+        initialise(network, init, scale=init_scale, seed=seed)
+        return network.to(device)
 
 
 _activation = activation  # the name is an argument of mlp
 
-# The standard deviation of a weight, from the units it comes from and those it goes to.
-_STANDARD_DEVIATION: dict[str, Callable[[int, int], float]] = {
-    "he": lambda n_in, n_out: math.sqrt(2 / n_in),
-    "glorot": lambda n_in, n_out: math.sqrt(2 / (n_in + n_out)),
-    "lecun": lambda n_in, n_out: math.sqrt(1 / n_in),
-    "normal": lambda n_in, n_out: 1.0,
-}
-_UNIFORM = {f"{name}-uniform": name for name in ("he", "glorot", "lecun")}
-INITIALISATIONS = (*_STANDARD_DEVIATION, *_UNIFORM, "orthogonal", "zeros")
 
-
-@torch.no_grad()
-def initialise(
-    network: Network, init: str = "he", *, scale: float = 1.0, seed: int | torch.Generator = 0
-) -> None:
-    """Draw all weights anew, and set biases and batch norms as they start (thesis 2.4.1).
-
-    ``"he"`` draws from N(0, 2/n) where ``n`` is the number of a layer's *inputs*: the
-    reading under which the second moment of the pre-activations stays the same from one
-    ReLU layer to the next. ``"glorot"`` has variance 2/(n_in + n_out), ``"lecun"`` 1/n_in,
-    ``"normal"`` 1; the ``-uniform`` forms have the same variances.
-
-    Args:
-        network: changed in place.
-        init: one of :data:`INITIALISATIONS`.
-        scale: a factor on all weights drawn.
-        seed: a seed, or a generator on the CPU. Numbers are drawn in float64 on the CPU and
-            then rounded, so that one seed means one network.
-    """
-    validate.one_of("init", init, INITIALISATIONS)
-    scale = validate.positive("scale", scale)
-    generator = as_generator(seed)
-    for layer in network.layers:
-        weight = layer.linear.weight
-        weight.copy_(scale * _draw(init, weight.shape[1], weight.shape[0], generator))
-        if layer.linear.bias is not None:
-            layer.linear.bias.zero_()
-        if layer.norm is not None:
-            layer.norm.reset_parameters()
-
-
-def _draw(init: str, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    if init == "zeros":
-        return torch.zeros(n_out, n_in, dtype=torch.float64)
-    if init in _UNIFORM:
-        bound = math.sqrt(3) * _STANDARD_DEVIATION[_UNIFORM[init]](n_in, n_out)
-        draw = torch.rand(n_out, n_in, dtype=torch.float64, generator=generator)
-        return bound * (2 * draw - 1)
-    if init == "orthogonal":
-        empty = torch.empty(n_out, n_in, dtype=torch.float64)
-        return nn.init.orthogonal_(empty, generator=generator)
-    draw = torch.randn(n_out, n_in, dtype=torch.float64, generator=generator)
-    return _STANDARD_DEVIATION[init](n_in, n_out) * draw
-
-
-def as_generator(seed: int | torch.Generator) -> torch.Generator:
-    """A generator on the CPU from a seed; a generator is passed through.
-
-    Raises:
-        TypeError: for anything else.
-    """
-    if isinstance(seed, torch.Generator):
-        return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed must be a whole number or a torch.Generator, not {seed!r}")
-    return torch.Generator().manual_seed(seed)
+__getattr__ = deprecated.moved(
+    __name__, {"as_generator": "pcsnn.randomness", "INITIALISATIONS": "pcsnn.initialisation"}
+)

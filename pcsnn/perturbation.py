@@ -8,23 +8,26 @@ look at, which is what makes them slow.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pcsnn import validate
+from pcsnn.admission import admit, admit_loss
 from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
-from pcsnn.networks import Network, as_generator
-from pcsnn.rules import Report, accumulate, admit, admit_loss, explain_non_finite
+from pcsnn.networks import Network
+from pcsnn.randomness import as_generator
+from pcsnn.rules import Report, Rule, accumulate, explain_non_finite
 
 SCHEMES = ("central", "forward")
 
 
 @dataclass(frozen=True)
-class WeightPerturbation:
+class WeightPerturbation(Rule):
     """The gradient by finite differences, one parameter at a time.
 
     A network with ``P`` parameters is run ``2P + 1`` times (``central``: error of order
@@ -56,41 +59,45 @@ class WeightPerturbation:
 
     @torch.no_grad()
     def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
-        """Fill ``.grad`` with difference quotients; weights end as they began, to the bit."""
+        """Fill ``.grad`` with difference quotients; weights end as they began, to the bit.
+
+        Raises:
+            TypeError, ValueError: for a batch that does not fit the network.
+            DivergenceError: where activity, loss or a quotient is not finite.
+        """
+        _admit(network)
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
         here = loss.value(trace.prediction, y).mean(dim=-1)
-        for parameter in network.parameters():
-            if parameter.requires_grad:
-                gradient = torch.empty_like(parameter)
-                for index in range(parameter.numel()):
-                    gradient.view(-1)[index] = self._slope(network, parameter, index, x, y, here)
-                accumulate(parameter, gradient)
+        learning = [p for p in network.parameters() if p.requires_grad]
+        gradients = [torch.empty_like(p) for p in learning]
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            for index in itertools.product(*map(range, parameter.shape)):
+                gradient[index] = self._slope(network, parameter[index], x, y, here)
+        if not all_finite([here, *gradients]):
+            explain_non_finite(network, x, y)
+        for parameter, gradient in zip(learning, gradients, strict=True):
+            accumulate(parameter, gradient)
         trace.update_moving()
         return Report(here, trace.prediction)
 
     def _slope(
-        self,
-        network: Network,
-        parameter: nn.Parameter,
-        index: int,
-        x: Tensor,
-        y: Tensor,
-        here: Tensor,
+        self, network: Network, weight: Tensor, x: Tensor, y: Tensor, here: Tensor
     ) -> Tensor:
-        weight, step = parameter.view(-1)[index], self._step(parameter.dtype)
-        kept = weight.clone()
-        weight.copy_(kept + step)
-        above = mean_loss(network, x, y, self.loss)
-        if self.scheme == "central":
-            weight.copy_(kept - step)
-            slope = (above - mean_loss(network, x, y, self.loss)) / (2 * step)
-        else:
-            slope = (above - here) / step
-        weight.copy_(kept)
+        step, kept = self._step(weight.dtype), weight.clone()
+        try:
+            weight.copy_(kept + step)
+            above = mean_loss(network, x, y, self.loss)
+            if self.scheme == "central":
+                weight.copy_(kept - step)
+                slope = (above - mean_loss(network, x, y, self.loss)) / (2 * step)
+            else:
+                slope = (above - here) / step
+        finally:  # when a person interrupts, too
+            weight.copy_(kept)
         return slope.sum()  # of K networks as one, a weight changes the loss of its own
 
     def _step(self, dtype: torch.dtype) -> float:
@@ -99,7 +106,6 @@ class WeightPerturbation:
         return torch.finfo(dtype).eps ** (1 / 3 if self.scheme == "central" else 1 / 2)
 
 
-@torch.no_grad()
 def trial_and_error(
     network: Network,
     x: Tensor,
@@ -121,17 +127,41 @@ def trial_and_error(
         loss: as for back-propagation.
         step: the standard deviation of a change.
         seed: of the choice of weight and change.
+
+    Raises:
+        TypeError, ValueError: for a batch that does not fit the network, and a network in which
+            nothing learns; at once, before the first trial.
     """
+    _admit(network)
+    if network.copies is not None:
+        raise ValueError("network is a stack: a trial changes one network")
     loss = admit_loss(network, loss)
     y = admit(network, x, y, loss)
     step, generator = validate.positive("step", step), as_generator(seed)
-    parameters = [p.view(-1) for p in network.parameters() if p.requires_grad]
+    parameters = [p.detach() for p in network.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("network has no parameters that require a gradient: nothing learns")
+    return _trials(network, parameters, x, y, loss, step, generator)
+
+
+@torch.no_grad()
+def _trials(
+    network: Network,
+    parameters: list[Tensor],
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    step: float,
+    generator: torch.Generator,
+) -> Iterator[float]:
     ends = torch.tensor([p.numel() for p in parameters]).cumsum(0)
     best = mean_loss(network, x, y, loss)
     while True:
         draw = int(torch.randint(int(ends[-1]), (1,), generator=generator))
         which = int(torch.searchsorted(ends, draw, right=True))
-        weight = parameters[which][draw - int(ends[which])]  # counted from its end
+        of = parameters[which]
+        place = torch.unravel_index(torch.tensor(draw - int(ends[which]) + of.numel()), of.shape)
+        weight = of[tuple(map(int, place))]
         kept = weight.clone()
         change = step * torch.randn((), dtype=torch.float64, generator=generator)
         weight.add_(float(change))
@@ -141,6 +171,10 @@ def trial_and_error(
         else:
             weight.copy_(kept)
         yield best.item()
+
+
+def _admit(network: Network) -> None:
+    validate.instance("network", network, Network, "a pcsnn.Network, whose weights it tries")
 
 
 @torch.no_grad()

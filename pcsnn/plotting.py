@@ -20,6 +20,8 @@ import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from . import drawn
+
 # Okabe and Ito's palette: told apart by colour-blind readers, and legible on light and dark.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#C9B400",
@@ -140,33 +142,44 @@ def to_svg(figure: Figure, alt: str) -> str:
 class Shown:
     """A figure ready for a notebook: inline SVG first, PNG for whoever shows no SVG."""
 
-    def __init__(self, figure: Figure, alt: str) -> None:
+    def __init__(self, figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> None:
         self.alt = alt
         self.svg = to_svg(figure, alt)
         self.png = _png(figure)
+        self.drawn = drawn.drawn(figure, tolerance)
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        """What Jupyter asks for."""
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """What Jupyter asks for, and what tells a wrong figure from this one."""
         return {
             "text/html": f'<div class="figure">{self.svg}</div>',
             "image/png": base64.b64encode(self.png).decode(),
             "text/plain": f"Figure: {self.alt}",
+            drawn.MIME: self.drawn,
         }
 
 
-def show(figure: Figure, alt: str) -> Shown:
+def show(figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> Shown:
     """Show a figure as the last line of a cell, with the words that stand for it.
 
     Args:
         figure: drawn under :func:`use_style`.
         alt: what the figure shows, for readers who do not see it: the axes, and the finding.
+        tolerance: how far the figure may differ when it is drawn again: see
+            :func:`pcsnn.drawn.drawn`.
 
     Raises:
-        ValueError: without a description.
+        TypeError: for what is no figure.
+        ValueError: without a description, or where the tolerance bounds nothing.
     """
     import matplotlib.pyplot as plt
 
-    shown = Shown(figure, alt)
+    if not isinstance(figure, Figure):
+        hint = ": give axes.figure" if hasattr(figure, "figure") else ""
+        raise TypeError(f"figure must be a Matplotlib figure, not {type(figure).__name__}{hint}")
+    if not isinstance(alt, str):
+        raise TypeError(f"alt must be a text, not {type(alt).__name__}")
+
+    shown = Shown(figure, alt, tolerance)
     plt.close(figure)
     return shown
 

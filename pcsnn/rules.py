@@ -8,16 +8,15 @@ the change it proposes, adding to what is there as ``loss.backward()`` does, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pcsnn import validate
-from pcsnn.chains import Chain
-from pcsnn.data import one_hot
-from pcsnn.likelihood import Loss, as_loss
-from pcsnn.networks import Network
+from pcsnn import deprecated, validate
+
+# What a network is given: one tensor, or several in a tuple.
+Inputs = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -30,130 +29,54 @@ class Report:
         energy: ``F`` when the weights were changed, for rules that infer. It started at
             ``loss``, so that inference went wrong where it is above it.
         steps: inference steps taken.
+        engine: what computed it: ``"torch"`` or ``"kernel"``.
+        why: why the kernel did not.
     """
 
     loss: Tensor
     prediction: Tensor
     energy: Tensor | None = None
     steps: int = 0
+    engine: str = "torch"
+    why: str = ""
 
 
 class LearningRule(Protocol):
     """Anything that can stand where ``loss.backward()`` stood."""
 
-    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` for one batch ``(B, n_in)`` with labels ``(B,)`` or targets ``(B, n)``."""
         ...
+
+
+class Rule:
+    """What the rules of this package have in common: they are settings, made before any call."""
+
+    def __new__(cls, *settings: Any, **named: Any) -> Self:
+        """Refuse a batch where settings are expected: the class is not the rule."""
+        # A module without parameters may be a loss, such as nn.MSELoss().
+        first = settings[0] if settings else None
+        learns = isinstance(first, nn.Module) and next(first.parameters(), None) is not None
+        if "network" in named or learns:
+            name = cls.__name__
+            raise TypeError(f"{name} is a class, no rule yet: write {name}()(network, x, y)")
+        return super().__new__(cls)
 
 
 class DivergenceError(ArithmeticError):
     """Activity, loss or parameters are no longer finite, although the data is."""
 
 
-def admit(network: Network | Chain, x: Tensor, y: Tensor, loss: Loss | None = None) -> Tensor:
-    """Refuse a batch that does not fit its network; return the targets ``(B, n_out)``.
-
-    Whole numbers ``(B,)`` are labels, and become one-hot targets (eq. 8). For K networks as
-    one, inputs and targets may have a K in front, ``(K, B, …)``, or be the same for all.
-    Where the loss is one of probabilities, targets have to be: soft ones may be, numbers that
-    are negative or do not sum to 1 are not.
-
-    Raises:
-        TypeError, ValueError: in a sentence that names ``x`` or ``y``.
-    """
-    admit_input(network, x)
-    validate.tensor("y", y, floating=False)
-    given = y.is_floating_point()
-    if not given:
-        y = one_hot(y.flatten(), network.outputs, dtype=x.dtype).view(*y.shape, -1)
-    if y.dim() == 2 and y.shape[1] != network.outputs:
-        raise ValueError(f"y must have {network.outputs} columns, not {y.shape[1]}")
-    if y.dim() < 2 or y.shape[-1] != network.outputs:
-        raise ValueError(
-            f"y must hold labels (batch,) or targets (batch, {network.outputs}), "
-            f"not {tuple(y.shape)}"
-        )
-    batch = x.shape[:1] if network.copies is None else x.shape[-2:-1]
-    if y.shape[-2:-1] != batch:
-        raise ValueError(f"x holds {batch[0]} samples, but y has shape {tuple(y.shape)}")
-    if y.dim() > 2 and y.shape[:-2] != (network.copies,):
-        raise ValueError(f"y has shape {tuple(y.shape)}, which fits no {_noun(network)}")
-    validate.same_kind("y", y, "the network", _parameter(network))
-    if given and loss is not None and loss.takes != "anything":
-        validate.probabilities("y", y)
-    return y if network.copies is None else y.expand(network.copies, *y.shape[-2:])
-
-
-def admit_input(network: Network | Chain, x: Tensor) -> None:
-    """Refuse inputs that do not fit their network."""
-    if not isinstance(network, Network):
-        validate.tensor("x", x)
-        if x.dim() < 2 or x.shape[0] == 0:
-            raise ValueError(f"x must be a batch (batch, …), not of shape {tuple(x.shape)}")
-    elif network.copies is None or x.dim() != 3:
-        validate.matrix("x", x, network.sizes[0])
-    elif x.shape[0] != network.copies or x.shape[2] != network.sizes[0]:
-        expected = (network.copies, "batch", network.sizes[0])
-        raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
-    validate.same_kind("x", x, "the network", _parameter(network))
-    if torch._C._is_any_autocast_enabled():  # the public question takes ten times as long
-        raise TypeError(
-            "autocast mixes precisions within a step, which rules do not: build the network "
-            "with dtype=torch.bfloat16, and leave autocast"
-        )
-    if network.training and x.shape[0] < 2 and _normalises(network):
-        raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
-
-
-def _parameter(network: Network | Chain) -> Tensor:
-    if isinstance(network, Network):
-        return network.parts()[0].weight
-    found = next(network.parameters(), None)
-    if found is None:
-        raise ValueError("network has no parameters, so nothing to learn")
-    return found
-
-
-def _noun(network: Network | Chain) -> str:
-    return "network" if network.copies is None else f"stack of {network.copies} networks"
-
-
-def _normalises(network: Network | Chain) -> bool:
-    return isinstance(network, Network) and any(m.norm is not None for m in network.layers)
-
-
-def admit_loss(network: Network | Chain, loss: str | Loss) -> Loss:
-    """Refuse a loss that expects another output than the network has; return the loss.
-
-    Raises:
-        ValueError: for logits that have already passed an activation, and for probabilities
-            that do not come from a softmax.
-    """
-    loss, output = as_loss(loss), network.output_activation.name
-    if loss.takes == "logits" and output not in _LOGITS:
-        raise ValueError(
-            f"loss {loss.name!r} takes logits, but the network ends in {output}: build it with "
-            "output='identity'"
-        )
-    if loss.takes == "probabilities" and output != "softmax":
-        raise ValueError(
-            f"loss {loss.name!r} takes probabilities, but the network ends in {output}: build "
-            "it with output='softmax'"
-        )
-    return loss
-
-
-_LOGITS = ("identity", "lif-rate")  # firing rates, too, may be what a softmax is given
-
-
-def explain_non_finite(network: Network | Chain, x: Tensor, y: Tensor) -> NoReturn:
+def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
     """Say which input was to blame for activity or a loss that is not finite.
 
     Rules look once, at the sum of all they computed, and come here only when it is not
     finite: whatever is wrong in the data or the weights reaches that sum.
     """
-    validate.finite("x", x)
-    validate.finite("y", y)
+    for name, given in zip(("x", "y"), (x, y), strict=True):
+        for part in given if isinstance(given, tuple) else (given,):
+            if part.is_floating_point():
+                validate.finite(name, part)
     for name, parameter in network.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise DivergenceError(f"the network's {name} holds NaN or infinite values")
@@ -170,3 +93,16 @@ def accumulate(parameter: Tensor, gradient: Tensor) -> None:
         parameter.grad = gradient
     else:
         parameter.grad += gradient
+    for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values():
+        hook(parameter)
+
+
+def of_its_own(gradient: Tensor, like: Tensor) -> Tensor:
+    """A gradient in memory of its own: autograd may hand out one for two, or one expanded."""
+    return gradient.clone(memory_format=torch.contiguous_format).view_as(like)
+
+
+__getattr__ = deprecated.moved(
+    __name__,
+    {name: "pcsnn.admission" for name in ("admit", "admit_input", "admit_loss")},
+)

@@ -11,7 +11,16 @@ from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def number(name: str, value: float) -> float:
+    """Return ``value`` if it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value}")
+    return float(value)
 
 
 def positive(name: str, value: float) -> float:
@@ -41,11 +50,55 @@ def positive_int(name: str, value: int) -> int:
     return int(value)
 
 
+def flag(name: str, value: bool) -> bool:
+    """Return ``value`` if it is true or false, and not merely taken for it."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
 def one_of(name: str, value: str, allowed: Collection[str]) -> str:
     """Return ``value`` if it is one of the names ``allowed``."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+def instance(name: str, value: object, kind: type, what: str) -> None:
+    """Refuse what is not a ``kind``; ``what`` says in words what that is."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+        raise TypeError(f"{name} must be {what}, not {given}")
+
+
+def floating_dtype(name: str, value: torch.dtype) -> torch.dtype:
+    """Return ``value`` if it is a floating-point type of PyTorch's."""
+    if not isinstance(value, torch.dtype):
+        raise TypeError(f"{name} must be a type such as torch.float32, not {value!r}")
+    if not value.is_floating_point:
+        raise TypeError(f"{name} must be a floating-point type, not {value}")
+    return value
+
+
+def device(name: str, value: torch.device | str) -> torch.device:
+    """Return the device that ``value`` names, if this machine has it."""
+    try:
+        found = torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} must be one such as 'cpu' or 'cuda', not {value!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{name} is {value!r}, but PyTorch finds no such GPU here")
+    return found
+
+
+def hooks(module: nn.Module) -> bool:
+    """Whether hooks would run if the module was called; code that reads its parts passes by."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def layer_sizes(name: str, sizes: Sequence[int]) -> list[int]:
@@ -61,6 +114,8 @@ def tensor(name: str, value: Tensor, *, floating: bool = True) -> Tensor:
     """Return ``value`` if it is a tensor, of floating-point numbers unless told otherwise."""
     if not torch.is_tensor(value):
         raise TypeError(f"{name} must be a tensor, not {_kind(value)}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be dense, not sparse: give {name}.to_dense()")
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must hold floating-point numbers, not {value.dtype}")
     return value

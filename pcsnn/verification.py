@@ -1,20 +1,25 @@
 """Checks and verdicts: what the book's ledger is made of.
 
-A *check* compares what a text prints with what is true, and the check decides.
-:func:`verify` takes the evidence and returns one of four verdicts:
+A *check* is one comparison, a function of one argument, that is given several *forms*: what a
+text prints, the corrected form, and a *control*, whose answer is known beforehand. The check
+decides. There are three kinds of entries, each with its own verdicts:
 
-``holds``
-    the printed form is true, and a *control*, the same form with something changed,
-    is rejected by the same comparison;
-``holds with a correction``
-    the printed form fails and the corrected form holds;
-``false``
-    the printed form fails and there is nothing to correct it to;
-``underspecified``
-    the text allows several readings, of which some hold and some do not.
+:func:`verify`, for equations and claims
+    ``holds``: what is printed is true, as it stands;
+    ``holds with a correction``: one local change makes it true;
+    ``false``: it fails, and nothing local mends it;
+    ``underspecified``: of the readings that the text allows some are true and some are not.
 
-A check that cannot fail proves nothing, so a verdict of ``holds`` cannot be had without
-a control that fails.
+:func:`reproduce`, for figures, tables of measurements and reports of experiments
+    ``reproduced``, ``reproduced in part`` or ``not reproduced`` by a computation of ours;
+    ``redrawn``, where nothing measured is printed: a drawing, or a result that is announced.
+
+:func:`answer`, for gaps and questions
+    ``closed`` by an answer that holds, or still ``open``.
+
+A check that cannot fail proves nothing, and neither does one that cannot succeed: the same
+comparison has to answer otherwise of the control. Where something holds, the control is a form
+known to be wrong; where nothing does, one known to be right.
 """
 
 from __future__ import annotations
@@ -23,15 +28,30 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
-import sympy
-import torch
-from sympy.matrices.exceptions import NonSquareMatrixError
+from .comparisons import CheckError, Evidence, close, defined, same
+
+__all__ = [
+    "METHODS",
+    "CheckError",
+    "Comparison",
+    "Evidence",
+    "Finding",
+    "Verdict",
+    "answer",
+    "close",
+    "defined",
+    "parse",
+    "reproduce",
+    "same",
+    "verify",
+]
 
 METHODS = ("symbolic", "exact", "float64", "property", "experiment", "data")
+
+Comparison = Callable[[Any], bool | Evidence]
+_NOT_GIVEN: Any = object()  # None may be a form
 
 
 class Verdict(StrEnum):
@@ -41,21 +61,12 @@ class Verdict(StrEnum):
     CORRECTED = "holds with a correction"
     FALSE = "false"
     UNDERSPECIFIED = "underspecified"
-
-
-class CheckError(AssertionError):
-    """A check that proves nothing: its control passed, or its correction failed."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The outcome of one comparison; true or false where a ``bool`` is expected."""
-
-    holds: bool
-    detail: str = ""
-
-    def __bool__(self) -> bool:
-        return self.holds
+    REPRODUCED = "reproduced"
+    IN_PART = "reproduced in part"
+    NOT_REPRODUCED = "not reproduced"
+    REDRAWN = "redrawn"
+    CLOSED = "closed"
+    OPEN = "open"
 
 
 @dataclass(frozen=True)
@@ -72,12 +83,9 @@ class Finding:
         return f"{line} {self.note}" if self.note else line
 
 
-# What PyTorch, NumPy and SymPy say of operands that do not fit.
-_OF_SHAPES = re.compile(r"shape|size|dimension|operand|square|must match", re.IGNORECASE)
-
 _LINE = re.compile(
     r"^(?P<entry>(?:T1|T2|S|P)-[\w.\-]+): "
-    r"(?P<verdict>holds with a correction|holds|false|underspecified) "
+    rf"(?P<verdict>{'|'.join(Verdict)}) "
     r"\[(?P<method>\w+)\](?: (?P<note>.*))?$"
 )
 
@@ -90,186 +98,187 @@ def parse(line: str) -> Finding | None:
     return Finding(match["entry"], Verdict(match["verdict"]), match["method"], match["note"] or "")
 
 
-def same(a: Any, b: Any) -> Evidence:
-    """Exact equality: SymPy expressions and matrices, fractions, integers, text.
-
-    Expressions are equal when their difference simplifies to zero, and different when it
-    is not zero for some values of their symbols; nothing is rounded.
-
-    Raises:
-        TypeError: for floating-point numbers, which :func:`close` compares.
-        CheckError: for a difference that can be neither simplified to zero nor refuted.
-    """
-    for value in (a, b):
-        if _has_floats(value):
-            raise TypeError("same() compares exactly: use close() for floating-point numbers")
-    if isinstance(a, sympy.MatrixBase) or isinstance(b, sympy.MatrixBase):
-        a, b = sympy.Matrix(a), sympy.Matrix(b)
-        if a.shape != b.shape:
-            return Evidence(False, f"shapes {a.shape} and {b.shape}")
-        return Evidence(all(_is_zero(entry) for entry in a - b))
-    if isinstance(a, sympy.Basic) or isinstance(b, sympy.Basic):
-        return Evidence(_is_zero(sympy.sympify(a) - sympy.sympify(b)))
-    if torch.is_tensor(a) or torch.is_tensor(b):
-        return Evidence(torch.equal(torch.as_tensor(a), torch.as_tensor(b)))
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        a, b = np.asarray(a), np.asarray(b)
-        return Evidence(a.shape == b.shape and bool((a == b).all()))
-    return Evidence(bool(a == b))
-
-
-def close(a: Any, b: Any, rtol: float = 1e-12) -> Evidence:
-    """Equality to rounding, relative to the largest entry, in float64.
-
-    Args:
-        a: a number, array or tensor.
-        b: the same, of the same shape.
-        rtol: the largest difference allowed, as a share of the largest magnitude.
-    """
-    a, b = _float64(a), _float64(b)
-    if a.shape != b.shape:
-        return Evidence(False, f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return Evidence(bool(torch.equal(a, b)), "not finite")
-    scale = torch.maximum(a.abs().max(), b.abs().max()).item() if a.numel() else 0.0
-    distance = (a - b).abs().max().item() if a.numel() else 0.0
-    if distance <= rtol * scale:
-        return Evidence(True)
-    return Evidence(False, f"off by {distance / scale:.1g} of the largest entry")
-
-
-def defined(product: Callable[[], Any]) -> Evidence:
-    """Whether a product of matrices and vectors exists at all, shapes taken literally.
-
-    Any other error than one of shapes is the check's own mistake, and passes through.
-    """
-    try:
-        product()
-    except (sympy.ShapeError, NonSquareMatrixError) as error:
-        return Evidence(False, _first_sentence(error))
-    except (ValueError, RuntimeError) as error:
-        if not _OF_SHAPES.search(str(error)):
-            raise
-        return Evidence(False, _first_sentence(error))
-    return Evidence(True)
-
-
 def verify(
     entry: str,
+    compare: Comparison,
     *,
     method: str,
-    printed: bool | Evidence | None = None,
-    corrected: bool | Evidence | None = None,
-    control: bool | Evidence | None = None,
-    readings: Mapping[str, bool | Evidence] | None = None,
+    control: Any,
+    printed: Any = _NOT_GIVEN,
+    corrected: Any = _NOT_GIVEN,
+    readings: Mapping[str, Any] | None = None,
     note: str = "",
     quiet: bool = False,
 ) -> Finding:
-    """Decide one entry of the ledger from its evidence, and print the verdict.
+    """Decide an equation or a claim, and print the verdict.
 
     Args:
         entry: the entry's id, such as ``"T2-eq16"``.
+        compare: says of any one form whether it holds.
         method: one of :data:`METHODS`.
-        printed: does the form as printed hold?
-        corrected: does the corrected form hold? Only where the printed one fails.
-        control: a form known to be wrong, put to the same comparison: it must fail.
-            Needed wherever something holds, as printed or corrected.
-        readings: instead of ``printed``: what the text could mean, each with its evidence.
+        control: a form of which ``compare`` has to answer otherwise than the verdict says:
+            known to be wrong, or, where what is printed is false, known to be right. A list
+            holds several.
+        printed: the form as the text prints it.
+        corrected: the corrected form, where the printed one fails.
+        readings: instead of ``printed``: the forms that the text could mean, by their names.
         note: a few words for the line, when the verdict needs them.
         quiet: return the finding without printing it.
 
     Raises:
         CheckError: when the check proves nothing (see the module's text).
-        ValueError: when the evidence given does not fit together.
+        ValueError: when the forms do not fit together, or the line could not be read back.
+        TypeError: when ``compare`` answers anything but true, false or :class:`Evidence`.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if (printed is None) == (readings is None):
-        raise ValueError(f"{entry}: give either what is printed or its readings")
-    if control is not None and control:
-        raise CheckError(f"{entry}: the control holds too, so the check cannot fail")
+    check = _Check(entry, compare, method, control, note, quiet)
     if readings is not None:
-        finding = _weigh_readings(entry, method, readings, note)
-    else:
-        finding = _weigh_printed(entry, method, printed, corrected, control, note)
-    if not quiet:
-        print(finding)
-    return finding
-
-
-def _weigh_printed(
-    entry: str,
-    method: str,
-    printed: bool | Evidence | None,
-    corrected: bool | Evidence | None,
-    control: bool | Evidence | None,
-    note: str,
-) -> Finding:
-    if printed:
-        if corrected is not None:
+        if printed is not _NOT_GIVEN or corrected is not _NOT_GIVEN:
+            raise ValueError(f"{entry}: give either what is printed or its readings")
+        true, untrue = check.divide(readings)
+        if not true or not untrue:
+            raise CheckError(f"{entry}: all readings agree, so the text is not underspecified")
+        note = f"true if {' or '.join(true)}; not if {' or '.join(untrue)}"
+        return check.decide(Verdict.UNDERSPECIFIED, True, note)
+    if printed is _NOT_GIVEN:
+        raise ValueError(f"{entry}: give either what is printed or its readings")
+    found = check.put(printed)
+    if found:
+        if corrected is not _NOT_GIVEN:
             raise CheckError(f"{entry}: the printed form holds, so it needs no correction")
-        if control is None:
-            raise CheckError(f"{entry}: a verdict of 'holds' needs a control that fails")
-        return Finding(entry, Verdict.HOLDS, method, note)
-    if corrected is not None and not corrected:
-        raise CheckError(f"{entry}: the corrected form fails too{_because(corrected)}")
-    if corrected is not None and control is None:
-        raise CheckError(f"{entry}: a correction that holds needs a control that fails")
-    if not note and isinstance(printed, Evidence) and printed.detail:
-        note = f"as printed: {printed.detail}"
-    verdict = Verdict.FALSE if corrected is None else Verdict.CORRECTED
-    return Finding(entry, verdict, method, note)
+        return check.decide(Verdict.HOLDS, True)
+    note = f"as printed: {found.detail}" if found.detail else ""
+    if corrected is _NOT_GIVEN:
+        return check.decide(Verdict.FALSE, False, note)
+    if not (mended := check.put(corrected)):
+        because = f": {mended.detail}" if mended.detail else ""
+        raise CheckError(f"{entry}: the corrected form fails too{because}")
+    return check.decide(Verdict.CORRECTED, True, note)
 
 
-def _weigh_readings(
-    entry: str, method: str, readings: Mapping[str, bool | Evidence], note: str
+def reproduce(
+    entry: str,
+    compare: Comparison,
+    *,
+    method: str,
+    control: Any,
+    printed: Any = _NOT_GIVEN,
+    parts: Mapping[str, Any] | None = None,
+    redrawn: Any = _NOT_GIVEN,
+    note: str = "",
+    quiet: bool = False,
 ) -> Finding:
-    true = [name for name, holds in readings.items() if holds]
-    untrue = [name for name, holds in readings.items() if not holds]
-    if not true or not untrue:
-        raise CheckError(f"{entry}: all readings agree, so the text is not underspecified")
-    note = note or f"true if {' or '.join(true)}; not if {' or '.join(untrue)}"
-    return Finding(entry, Verdict.UNDERSPECIFIED, method, note)
+    """Decide a figure, a table of measurements or a report of an experiment.
+
+    Args:
+        entry: the entry's id.
+        compare: says of any one form whether our computation agrees with it.
+        method: one of :data:`METHODS`.
+        control: as for :func:`verify`, which also says what is raised.
+        printed: what the text shows or reports.
+        parts: instead of ``printed``: its parts by their names, if they may come out apart.
+        redrawn: instead of ``printed``: what we draw, where the text has nothing measured.
+        note: a few words for the line.
+        quiet: return the finding without printing it.
+    """
+    check = _Check(entry, compare, method, control, note, quiet)
+    given = (printed is not _NOT_GIVEN, parts is not None, redrawn is not _NOT_GIVEN)
+    if sum(given) != 1:
+        raise ValueError(f"{entry}: give one of what is printed, its parts, and what is redrawn")
+    if parts is not None:
+        agree, differ = check.divide(parts)
+        if agree and differ:
+            note = f"{' and '.join(agree)}; not {' or '.join(differ)}"
+            return check.decide(Verdict.IN_PART, True, note)
+        return check.decide(Verdict.REPRODUCED if agree else Verdict.NOT_REPRODUCED, bool(agree))
+    good, form = (
+        (Verdict.REDRAWN, redrawn) if printed is _NOT_GIVEN else (Verdict.REPRODUCED, printed)
+    )
+    found = check.put(form)
+    return check.decide(good if found else Verdict.NOT_REPRODUCED, bool(found), found.detail)
 
 
-def _is_zero(difference: sympy.Expr) -> bool:
-    """Whether an expression vanishes; a simplification that fails is not taken for a no."""
-    if sympy.simplify(difference) == 0:
-        return True
-    symbols = sorted(difference.free_symbols, key=str)
-    for start in (Fraction(-7, 3), Fraction(2, 7), Fraction(5, 4)):
-        values = [sympy.Rational(start + Fraction(k * k, 5)) for k in range(len(symbols))]
-        values = [abs(v) if s.is_nonnegative else v for s, v in zip(symbols, values, strict=True)]
-        at = difference.subs(dict(zip(symbols, values, strict=True)))
-        if abs(complex(at.evalf(30))) > 1e-12:
-            return False
-    raise CheckError(f"neither proved nor refuted: {difference} = 0")
+def answer(
+    entry: str,
+    compare: Comparison,
+    *,
+    method: str,
+    control: Any,
+    ours: Any,
+    note: str = "",
+    quiet: bool = False,
+) -> Finding:
+    """Decide a gap or a question: closed, if our answer holds.
+
+    Args:
+        entry: the entry's id.
+        compare: says of any one answer whether it holds.
+        method: one of :data:`METHODS`.
+        control: as for :func:`verify`, which also says what is raised: an answer that is wrong.
+        ours: our answer.
+        note: a few words for the line.
+        quiet: return the finding without printing it.
+    """
+    check = _Check(entry, compare, method, control, note, quiet)
+    found = check.put(ours)
+    return check.decide(Verdict.CLOSED if found else Verdict.OPEN, bool(found), found.detail)
 
 
-def _has_floats(value: Any) -> bool:
-    if torch.is_tensor(value):
-        return value.is_floating_point()
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "fc"
-    if isinstance(value, (sympy.Basic, sympy.MatrixBase)):
-        return bool(value.atoms(sympy.Float))
-    if isinstance(value, (list, tuple)):
-        return any(_has_floats(entry) for entry in value)
-    return isinstance(value, float)
+@dataclass(frozen=True)
+class _Check:
+    """One comparison and its control, ready to be given forms."""
+
+    entry: str
+    compare: Comparison
+    method: str
+    control: Any
+    note: str
+    quiet: bool
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        if not callable(self.compare):
+            raise TypeError(f"{self.entry}: compare must be a function of one form")
+        finding = Finding(self.entry, Verdict.HOLDS, self.method, self.note)
+        if parse(str(finding)) != finding or len(str(finding).splitlines()) != 1:
+            line = str(finding)
+            raise ValueError(f"entry and note must make a line that can be read back: {line!r}")
+
+    def put(self, form: Any) -> Evidence:
+        """Give the comparison one form."""
+        if isinstance(form, Evidence):
+            raise TypeError(f"{self.entry}: give the form to compare, not what came of it")
+        found = self.compare(form)
+        if not isinstance(found, (bool, Evidence)):
+            raise TypeError(f"{self.entry}: compare must answer True or False, not {found!r}")
+        return found if isinstance(found, Evidence) else Evidence(found)
+
+    def divide(self, forms: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """The names of the forms that hold, and of those that do not."""
+        if not forms:
+            raise ValueError(f"{self.entry}: nothing is given to compare")
+        holds = {name: bool(self.put(form)) for name, form in forms.items()}
+        return [n for n in holds if holds[n]], [n for n in holds if not holds[n]]
+
+    def decide(self, verdict: Verdict, something_holds: bool, note: str = "") -> Finding:
+        """The finding, once the comparison has answered otherwise of the control."""
+        controls = self.control if isinstance(self.control, list) else [self.control]
+        if not controls:
+            raise ValueError(f"{self.entry}: a verdict needs a control")
+        for form in controls:
+            if bool(self.put(form)) == something_holds:
+                raise CheckError(f"{self.entry}: {_USELESS[something_holds]}")
+        finding = Finding(self.entry, verdict, self.method, self.note or _one_line(note))
+        if not self.quiet:
+            print(finding)
+        return finding
 
 
-def _because(evidence: bool | Evidence) -> str:
-    return f": {evidence.detail}" if isinstance(evidence, Evidence) and evidence.detail else ""
+_USELESS = {
+    True: "the control holds too, so the check cannot fail",
+    False: "nothing holds, and neither does the control: give one that is known to hold",
+}
 
 
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _float64(value: Any) -> torch.Tensor:
-    if isinstance(value, (Fraction, sympy.Basic)):
-        value = float(value)
-    if torch.is_tensor(value):
-        return value.detach().to("cpu", torch.float64)
-    return torch.as_tensor(value, dtype=torch.float64)  # without it, through float32
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from pcsnn.verification import Finding, parse
+from pcsnn.drawn import MIME
+from pcsnn.verification import parse
 from tools import execute
 
 ROOT = Path(__file__).parents[1]
@@ -65,17 +66,6 @@ def cells(notebook: Path) -> Iterator[Cell]:
             yield Cell(notebook.stem, number, source, outputs)
 
 
-def findings() -> list[tuple[str, Finding]]:
-    """Every verdict that a stored notebook shows, with its chapter."""
-    return [
-        (cell.chapter, found)
-        for notebook in notebooks()
-        for cell in cells(notebook)
-        for line in cell.printed.splitlines()
-        if (found := parse(line))
-    ]
-
-
 def faults(cell: Cell) -> list[str]:
     """What may not be stored in a cell."""
     found = []
@@ -88,7 +78,9 @@ def faults(cell: Cell) -> list[str]:
             found.append(f"{cell}: a check is shown twice (end its line with a semicolon)")
         found += [f"{cell}: {fault}" for fault in figure_faults(output)]
         found += [f"{cell}: {fault}" for fault in [execute.fault(output)] if fault]
-    checks = re.search(r"\bverify\(", cell.source) and "quiet=True" not in cell.source
+    checks = (
+        re.search(r"\b(verify|reproduce|answer)\(", cell.source) and "quiet=True" not in cell.source
+    )
     if checks and not any(parse(line) for line in cell.printed.splitlines()):
         found.append(f"{cell}: a check is stored without its verdict")
     long = [line for line in cell.source.splitlines() if len(line) > 79]
@@ -108,6 +100,9 @@ def figure_faults(output: dict[str, Any]) -> Iterator[str]:
         yield "a figure without a description (pcsnn.plotting.show(figure, alt=…))"
     if "<svg" in html and 'role="img"' not in html:
         yield 'a figure that is not marked role="img"'
+    evidence = json.dumps(data.get(MIME, ""))
+    if not 20 < len(evidence) < 2000:
+        yield f"a figure whose evidence takes {len(evidence)} characters"
 
 
 def labels(text: str) -> set[str]:

@@ -30,3 +30,11 @@ def site() -> Path:
     if not (SITE / "index.html").exists():
         missing("the book is not built: make book")
     return SITE
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache in a folder of the test's own, and no data but what is embedded."""
+    monkeypatch.setenv("PCSNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PCSNN_DATA", raising=False)
+    return tmp_path

@@ -45,23 +45,6 @@ def test_changed_text_or_inputs_make_a_twin_stale(tmp_path):
     assert execute.staleness(text, "p") == "the text has changed"
 
 
-def test_a_chapter_reads_the_package_and_the_records_it_names(tmp_path, monkeypatch):
-    monkeypatch.setattr(execute, "ROOT", tmp_path)
-    monkeypatch.setattr(execute, "CHAPTERS", tmp_path / "chapters")
-    source = tmp_path / "pcsnn" / "a.py"
-    records = [tmp_path / "chapters" / "results" / f"{name}.json" for name in ("x-laptop", "y")]
-    for path in (source, *records):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("before")
-    text = tmp_path / "chapters" / "a.md"
-    for code, sees in (('load_record("x")', [1, 1, 0]), ('report("y")', [1, 0, 1])):
-        text.write_text(code)
-        for path, seen in zip((source, *records), sees, strict=True):
-            old = execute.inputs_hash(text)
-            path.write_text(path.read_text() + ", after")
-            assert (execute.inputs_hash(text) != old) == bool(seen), path.name
-
-
 @pytest.mark.parametrize("notebook", stored.notebooks(), ids=lambda path: path.stem)
 def test_stored_outputs_are_clean(notebook):
     assert [fault for cell in stored.cells(notebook) for fault in stored.faults(cell)] == []
@@ -119,11 +102,8 @@ def ledger():
 @pytest.fixture(scope="module")
 def raw():
     listed = json.loads((CHAPTERS / "equations.json").read_text(encoding="utf-8"))
-    return listed, yaml.safe_load((CHAPTERS / "ledger.yml").read_text(encoding="utf-8"))
-
-
-def test_ledger_agrees_with_what_the_chapters_print(ledger):
-    assert entries.disagreements(ledger, stored.findings()) == []
+    rows = yaml.safe_load((CHAPTERS / "ledger.yml").read_text(encoding="utf-8"))
+    return listed, rows, entries.findings(CHAPTERS)
 
 
 def test_ledger_names_only_chapters_that_exist_or_sections_to_come(ledger):
@@ -140,53 +120,71 @@ def test_count_of_unchecked_entries_only_falls(ledger):
 @pytest.mark.parametrize(
     ("tamper", "complaint"),
     [
-        (lambda rows: rows.pop("T2-eq16"), "no row"),
-        (lambda rows: rows.update({"T2-eq999": rows["T2-eq16"]}), "no such id"),
-        (lambda rows: rows["T2-eq16"].pop("statement", None), "statement is missing"),
-        (
-            lambda rows: rows["T2-eq16"].update(verdict="proved", method="symbolic"),
-            "unknown verdict",
-        ),
-        (lambda rows: rows["T2-eq16"].update(verdict="holds", method="faith"), "unknown method"),
-        (lambda rows: rows["T2-eq16"].update(vedict="holds"), "unknown field"),
-        (lambda rows: rows["T2-eq16"].update(verdict="false", method="exact"), "needs a reason"),
-        (
-            lambda rows: rows["T2-eq16"].update(
-                verdict="holds with a correction", method="exact", reason="because"
-            ),
-            "a correction belongs",
-        ),
-        (lambda rows: rows["P-fig7"].update(reason="unchecked"), "no verdict"),
+        (lambda rows: rows.pop("T2-eq16"), "T2-eq16: no row"),
+        (lambda rows: rows.update({"T2-eq999": rows["T2-eq16"]}), "T2-eq999: no such id"),
+        (lambda rows: rows["T2-eq16"].pop("statement"), "statement is missing"),
+        (lambda rows: rows["T2-eq16"].pop("chapter"), "chapter is missing"),
+        (lambda rows: rows["T2-eq16"].update(chapter="02-4"), "02-3-.* checks it"),
+        (lambda rows: rows["T2-eq16"].update(verdict="holds"), "unknown field 'verdict'"),
+        (lambda rows: rows["T2-eq16"].update(correction="x"), "T2-eq16: correction belongs"),
+        (lambda rows: rows["T2-eq7"].pop("correction"), "T2-eq7: correction belongs"),
+        (lambda rows: rows["T2-eq7"].pop("reason"), "T2-eq7: .* needs a reason"),
+        (lambda rows: rows["S-tab3"].pop("reason"), "S-tab3: .* needs a reason"),
+        (lambda rows: rows["T1-rq1"].pop("answer"), "T1-rq1: answer belongs"),
+        (lambda rows: rows["T2-eq16"].update(answer="x"), "T2-eq16: answer belongs"),
+        (lambda rows: rows["P-fig7"].update(reason="x"), "P-fig7: a reason, but no chapter"),
     ],
 )
 def test_tampered_ledger_is_rejected(raw, tamper, complaint):
-    listed, rows = raw
+    listed, rows, found = raw
     rows = copy.deepcopy(rows)
-    for field in ("verdict", "method", "reason", "correction"):
-        rows["T2-eq16"].pop(field, None)
     tamper(rows)
     with pytest.raises(LedgerError, match=complaint):
-        entries.join(listed, rows)
+        entries.join(listed, rows, found)
 
 
-def _entry(**fields):
-    row = {"statement": "s", "chapter": "02", "verdict": "holds", "method": "exact"} | fields
+@pytest.mark.parametrize(
+    ("line", "tampered", "complaint"),
+    [
+        ("T2-eq16: holds [symbolic]", "", None),
+        ("T2-eq16: holds [symbolic]", "T2-eq16: false [symbolic]", "needs a reason"),
+        ("T2-eq7: holds with a correction", "T2-eq7: holds", "correction belongs"),
+        ("T2-eq16: holds [symbolic]", "T2-eq16: closed [symbolic]", "is no verdict on an entry"),
+        ("T2-eq16: holds [symbolic]", "T2-eq160: holds [symbolic]", "no such id"),
+        ("T2-eq16: holds [symbolic]", "T2-eq15: holds [exact]", "they differ"),
+    ],
+)
+def test_tampered_verdict_line_is_caught(tmp_path, line, tampered, complaint):
+    twin = CHAPTERS / "02-3-maximum-likelihood.ipynb"
+    for path in (*CHAPTERS.glob("*.ipynb"), *CHAPTERS.glob("*.json"), CHAPTERS / "ledger.yml"):
+        (tmp_path / path.name).symlink_to(path)
+    text = twin.read_text(encoding="utf-8")
+    assert line in text
+    (tmp_path / twin.name).unlink()
+    (tmp_path / twin.name).write_text(text.replace(line, tampered), encoding="utf-8")
+    if complaint is None:  # nothing is printed: the entry is not yet checked, and is counted
+        assert entries.read(tmp_path)["T2-eq16"].verdict == UNCHECKED
+    else:
+        with pytest.raises(LedgerError, match=complaint):
+            entries.read(tmp_path)
+
+
+def test_verdict_and_method_come_from_the_chapters():
     listed = [{"id": "S-eq1", "section": "1", "kind": "equation", "printed": "x"}]
-    return entries.join(listed, {"S-eq1": row})
+    rows = {"S-eq1": {"statement": "s", "chapter": "02"}}
+    found = Finding("S-eq1", Verdict.HOLDS, "exact")
+    entry = entries.join(listed, rows, [("02", found), ("02", found)])["S-eq1"]
+    assert (entry.verdict, entry.method) == ("holds", "exact")
+    assert entries.join(listed, rows, [])["S-eq1"].verdict == UNCHECKED
+    with pytest.raises(LedgerError, match="they differ"):
+        entries.join(listed, rows, [("02", found), ("02", Finding("S-eq1", found.verdict, "data"))])
 
 
-def test_disagreement_between_ledger_and_chapters_is_found():
-    printed = Finding("S-eq1", Verdict.HOLDS, "exact")
-    assert entries.disagreements(_entry(), [("02", printed)]) == []
-    for ledger, findings in (
-        (_entry(), []),  # a verdict that no chapter prints
-        (_entry(verdict="false", reason="r"), [("02", printed)]),
-        (_entry(method="float64"), [("02", printed)]),
-        (_entry(chapter="03"), [("02", printed)]),
-        (_entry(), [("02", printed), ("02", Finding("S-eq1", Verdict.FALSE, "exact"))]),
-        (_entry(), [("02", printed), ("02", Finding("S-eq9", Verdict.HOLDS, "exact"))]),
-    ):
-        assert entries.disagreements(ledger, findings)
+def test_every_kind_has_verdicts_of_its_own(ledger):
+    for entry in ledger.values():
+        allowed = entries.VERDICTS_OF.get(entry.kind, entries.CLASSES["equations and claims"])
+        assert entry.verdict in (*allowed, UNCHECKED), entry.id
+    assert set(entries.VERDICTS_OF) <= {entry.kind for entry in ledger.values()}
 
 
 def test_printed_line_is_read_back():
@@ -209,16 +207,22 @@ def test_formula_that_does_not_parse_is_an_error():
 
 # --- the pages ---------------------------------------------------------------------------------
 
+# these read the parsed pages, which one worker keeps
+parsed_once = pytest.mark.xdist_group("built pages")
 
+
+@parsed_once
 def test_every_page_is_built(site):
     names = {Path(name).stem for name in stored.listed()}
     assert {path.stem for path in built.pages(site)} == names | {"search"}
 
 
+@parsed_once
 def test_no_link_inside_the_book_is_broken(site):
     assert [fault for path in built.pages(site) for fault in built.broken_links(path)] == []
 
 
+@parsed_once
 def test_pages_load_only_their_own_files(site):
     for path in built.pages(site):
         for address in built.loaded(path):
@@ -229,6 +233,7 @@ def test_pages_load_only_their_own_files(site):
                 assert (style.parent / address.split("?")[0]).is_file(), f"{style.name}: {address}"
 
 
+@parsed_once
 def test_every_image_has_a_text_and_no_id_is_given_twice(site):
     for path in built.pages(site):
         page = built.page(path)
@@ -240,6 +245,7 @@ def test_every_image_has_a_text_and_no_id_is_given_twice(site):
         assert len(page.select("article h1")) == 1 or path.stem == "search", path.name
 
 
+@parsed_once
 def test_every_verdict_is_a_badge_that_the_ledger_links_to(site, ledger):
     rows = built.page(site / "ledger.html")
     for entry in ledger.values():
@@ -250,10 +256,22 @@ def test_every_verdict_is_a_badge_that_the_ledger_links_to(site, ledger):
             assert row.find("a", href=f"{entry.chapter}.html#check-{entry.id}"), entry.id
 
 
+@parsed_once
 def test_errata_page_lists_exactly_what_does_not_hold(site, ledger):
     shown = {tag["id"] for tag in built.page(site / "errata.html").select(".erratum-entry")}
-    wrong = {e.id for e in ledger.values() if e.verdict not in ("holds", UNCHECKED)}
+    wrong = {e.id for e in ledger.values() if e.errs}
+    assert not any(e.kind in entries.VERDICTS_OF for e in ledger.values() if e.errs)
     assert shown == {f"erratum-{id}" for id in wrong}
+
+
+def test_boxes_call_erratum_only_what_errs(site, ledger):
+    seen = 0
+    for path in built.pages(site):
+        for title in built.page(path).select(".admonition.erratum > .admonition-title"):
+            found = [ledger[link["href"].split("#")[1]] for link in title.find_all("a")]
+            assert ("Erratum" in title.text) == any(entry.errs for entry in found), title.text
+            seen += 1
+    assert seen > 20
 
 
 def test_search_index_knows_the_book(site):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -121,10 +122,43 @@ def test_folding_is_the_printed_equation():
             nn.BatchNorm1d(4).eval(),
             "norm has 4 features, but linear has 3",
         ),
+        (
+            nn.Linear(2, 3),
+            nn.BatchNorm2d(3).eval(),
+            "norm is a BatchNorm2d, which Linear cannot stand before",
+        ),
+        (
+            nn.Conv2d(2, 3, 2),
+            nn.BatchNorm1d(3).eval(),
+            "norm is a BatchNorm1d, which Conv2d cannot stand before",
+        ),
+        (
+            nn.Linear(2, 3),
+            nn.BatchNorm1d(3).double().eval(),
+            "norm is torch.float64 on cpu, but linear torch.float32 on cpu",
+        ),
     ],
 )
 def test_what_cannot_be_folded_says_why(linear, norm, message):
     with pytest.raises(ConversionError, match=message):
+        fuse_batch_norm(linear, norm)
+
+
+@pytest.mark.parametrize("variance", [-1.0, -1e-6, math.nan])
+def test_a_variance_that_is_none_is_refused(variance):
+    norm = nn.BatchNorm1d(3).eval()
+    norm.running_var[1] = variance
+    with pytest.raises(ConversionError, match="a moving variance that is negative, zero or NaN"):
+        fuse_batch_norm(nn.Linear(2, 3), norm)
+
+
+def test_a_unit_that_never_varied_is_folded_if_epsilon_allows():
+    linear, norm = nn.Linear(2, 3), nn.BatchNorm1d(3).eval()
+    norm.running_var[1] = 0.0
+    x = torch.ones(1, 2)
+    assert torch.allclose(fuse_batch_norm(linear, norm)(x), norm(linear(x)), rtol=1e-4)
+    norm.eps = 0.0
+    with pytest.raises(ConversionError, match="a moving variance that is negative, zero or NaN"):
         fuse_batch_norm(linear, norm)
 
 
@@ -194,8 +228,18 @@ def test_the_output_may_have_neurons():
         a = double(5, 7)
         logits = network.layers[-1].linear(a)
         assert relative_error(given.layers[-1].affine(a), 0.5 * logits + 1.25) <= 1e-14
-    kept = convert(shadow(output=LIFRate()), output=LIF(t_ref=0.001), output_shift=3.0)
+    kept = convert(shadow(output=LIFRate()), output=LIF(t_ref=0.001))
     assert kept.layers[-1].neuron == LIF()
+    for options, why in (
+        ({"output_shift": 3.0}, r"give output=LIF\(\)"),
+        ({"output_scale": 0.5}, r"give output=LIF\(\)"),
+    ):
+        with pytest.raises(ConversionError, match=why):
+            convert(shadow(), **options)
+    with pytest.raises(ConversionError, match="this output keeps its own neurons"):
+        convert(shadow(output=LIFRate()), output=LIF(), output_shift=3.0)
+    with pytest.raises(ValueError, match="output_shift must be finite, not nan"):
+        convert(shadow(), output=LIF(), output_shift=math.nan)
 
 
 def test_synapses_can_be_chosen():
@@ -405,6 +449,28 @@ def test_linear_maps_in_a_row_are_one():
     spiking = convert(Network(layers).eval())
     assert len(spiking.layers) == 1
     assert not spiking.dense
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(value):
+    network = shadow()
+    with torch.no_grad():
+        network.layers[1].linear.weight[0, 0] = value
+    with pytest.raises(ConversionError, match=r"which end in layers\.1\.affine\.weight"):
+        convert(network)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(ConversionError, match="network must be a module, not NoneType"):
+        convert(None)
+    with pytest.raises(ConversionError, match=r"layers\[0\] must be a SpikingLayer, not Linear"):
+        SpikingNetwork([nn.Linear(2, 3)])
+    with pytest.raises(TypeError, match="neuron must be a LIF or None, not the class LIF"):
+        SpikingLayer(nn.Linear(2, 3), LIF)
+    with pytest.raises(TypeError, match="affine must be a module, not NoneType"):
+        SpikingLayer(None, LIF())
+    with pytest.raises(TypeError, match="synapse must be a synapse or None, not float"):
+        SpikingLayer(nn.Linear(2, 3), LIF(), synapse=0.005)
 
 
 def test_spiking_networks_are_checked():

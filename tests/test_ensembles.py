@@ -15,9 +15,10 @@ from torch import nn
 import pcsnn
 from pcsnn import data
 from pcsnn.data import Dataset
-from pcsnn.ensembles import stack, train_many, unstack
-from pcsnn.feedback import Feedback
+from pcsnn.ensembles import stack, unstack
+from pcsnn.predictive.feedback import Feedback
 from pcsnn.rules import Report
+from pcsnn.training.many import train_many
 from tests.strategies import DEVICES, relative_error
 
 K = 3
@@ -365,6 +366,40 @@ def test_each_ends_where_it_would_have_ended_alone(digits, name, seeds):
         assert json.loads(json.dumps(history.as_dict()))["curves"] == history.curves
 
 
+@pytest.mark.parametrize("engine", [None, "torch"])
+def test_the_rule_stays_the_rule_it_is(digits, engine):
+    """Where ReLUs are silent, FaZIL learns something else than Z-IL, and has to in a stack."""
+    networks = several((64, 9, 8, 8, 10), activation="relu")
+    ways = {name: copy.deepcopy(networks) for name in ("together", "alone", "zil")}
+    settings_ = {"batch_size": 50, "epochs": 2, "drop_last": True}
+    rates = [0.02, 0.03, 0.04]
+    fazil = pcsnn.FaZIL(engine=engine)
+    together(ways["together"], fazil, digits, learning_rate=rates, **settings_)
+    for k in range(K):
+        alone(ways["alone"][k], fazil, digits, rates[k], 4 + k, **settings_)
+        alone(ways["zil"][k], pcsnn.ZIL(), digits, rates[k], 4 + k, **settings_)
+        ours, fazils, zils = ([p.detach() for p in way[k].parameters()] for way in ways.values())
+        assert close(ours, fazils, 1e-11)
+        assert not close(ours, zils, 1e-3)  # the fault would show
+    assert fazil.on_divergence == "raise"  # nor is the user's own object touched
+
+
+def test_a_small_last_batch_weighs_less(digits):
+    """As in :func:`pcsnn.train`: the training loss is the mean over samples."""
+    seen = []
+
+    def watched(network, x, y):
+        report = pcsnn.ZIL()(network, x, y)
+        seen.append((report.loss, x.shape[-2]))
+        return report
+
+    histories = together(several((64, 12, 10)), watched, digits, batch_size=140, epochs=1)
+    (first, n), (last, m) = seen
+    assert (n, m) == (140, 10)
+    for history, mean in zip(histories, (first * 140 + last * 10) / 150, strict=True):
+        assert history.curves["train_loss"] == [pytest.approx(float(mean), rel=1e-12)]
+
+
 def test_perturbation_and_a_rule_of_ones_own(digits):
     small = [Dataset(part.inputs[:40, ::16], part.labels[:40], part.classes) for part in digits]
 
@@ -446,6 +481,37 @@ def test_a_late_divergence_keeps_the_finished_epochs(digits):
     assert close(networks[1].parameters(), copies[1].parameters(), 1e-11)
 
 
+@pytest.mark.parametrize("spoilt", ["weights", "energy"])
+def test_what_diverged_once_stays_where_it_was(digits, spoilt):
+    """The last step of an epoch spoils weights; or energy rises once, and then falls again."""
+    calls = 0
+
+    def spoils(network, x, y):
+        nonlocal calls
+        calls += 1
+        report = pcsnn.ZIL(on_divergence="allow")(network, x, y)
+        if calls != 6:  # the last batch of the second epoch
+            return report
+        if spoilt == "weights":
+            network.layers[0].linear.weight.grad[1] = float("inf")
+            return report
+        risen = report.loss.clone()
+        risen[1] *= 2
+        return dataclasses.replace(report, energy=risen)
+
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    epochs = 2 if spoilt == "weights" else 4  # no loss is looked at after the last step
+    options = {"batch_size": 50, "seeds": [4, 5, 6], "learning_rate": RATES}
+    histories = train_many(networks, spoils, digits[0], epochs=epochs, **options)
+    assert [(h.epochs, h.diverged) for h in histories] == [
+        (epochs, False), (1, True), (epochs, False),
+    ]  # fmt: skip
+    for k, finished in enumerate((epochs, 1, epochs)):
+        alone(copies[k], pcsnn.ZIL(), digits, RATES[k], 4 + k, epochs=finished, batch_size=50)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+
+
 def test_interrupted_training_keeps_the_finished_epochs(digits):
     class Stops:
         loss, calls = "squared_error", 0
@@ -492,6 +558,8 @@ def test_whole_batches_only_and_other_devices(digits, device):
         ({"learning_rate": [0.1, 0.1]}, ValueError, r"learning_rate must be of shape \(3,\)"),
         ({"learning_rate": [0.1, 0.1, -1]}, ValueError, "learning_rate must be positive"),
         ({"on_divergence": "ignore"}, ValueError, "on_divergence must be one of raise, stop"),
+        ({"seeds": [1, 2, -3]}, ValueError, r"seeds\[2\] must be from 0"),
+        ({"drop_last": 1}, TypeError, "drop_last must be True or False"),
     ],
 )
 def test_train_many_refuses(digits, change, error, message):
@@ -506,6 +574,25 @@ def test_train_many_refuses_data_and_networks_that_do_not_fit(digits):
         together(several((64, 5, 10)), pcsnn.ZIL(), [None, None])
     with pytest.raises(ValueError, match="networks is empty"):
         together([], pcsnn.ZIL(), digits)
+    for rule, message in (
+        (pcsnn.ZIL, r"not the class ZIL: write ZIL\(\)"),
+        (None, "rule must be a learning rule such as .*, not NoneType"),
+        (lambda network, x, y: None, "rule must return a pcsnn.rules.Report"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            together(several((64, 5, 10)), rule, digits)
+    with pytest.raises(TypeError, match="networks must be a sequence of networks, not NoneType"):
+        together(None, pcsnn.ZIL(), digits)
+    one, other, _ = several((64, 5, 10))
+    with pytest.raises(ValueError, match=r"networks\[2\] shares parameters with networks\[0\]"):
+        together([one, other, one], pcsnn.ZIL(), digits)
+
+    def alone_(network, x, y):  # the mean over the networks, too
+        report = pcsnn.ZIL()(network, x, y)
+        return dataclasses.replace(report, loss=report.loss.mean())
+
+    with pytest.raises(ValueError, match=r"a loss of shape \(3,\)"):
+        together(several((64, 5, 10)), alone_, digits)
     mixed = [*several((64, 5, 10))[:2], *several((64, 6, 10))[:1]]
     with pytest.raises(ValueError, match=r"networks\[2\] has sizes"):
         together(mixed, pcsnn.ZIL(), digits)

@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pcsnn
-from pcsnn import exact
-from pcsnn.exact import Network, Presentation, at, backprop, equal, own_times, phi, rational
+from pcsnn.predictive import exact
+from pcsnn.predictive.exact import (
+    Network,
+    Presentation,
+    at,
+    backprop,
+    equal,
+    own_times,
+    phi,
+    rational,
+)
 
 RATE = Fraction(1, 7)
 LOSSES = {

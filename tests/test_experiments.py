@@ -7,13 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import pcsnn
 from pcsnn import experiments
 from pcsnn.data import files
 from pcsnn.experiments import (
-    Configuration,
     Experiment,
     ExperimentError,
     Outcome,
@@ -25,52 +23,15 @@ from pcsnn.experiments import (
     learning_rules,
     load_record,
     mnist_facts,
-    provenance,
-    record,
-    runner,
     weight_transport,
 )
-from pcsnn.experiments.__main__ import app
-from pcsnn.experiments.common import datasets
-from pcsnn.experiments.table import table
+from pcsnn.experiments.machinery import machines, provenance, record, runner
+from pcsnn.experiments.machinery.common import datasets
+from pcsnn.experiments.machinery.table import table
 from tests.strategies import DEVICES
+from tests.toy_experiment import BOOK, command, recorded, toy
 
-BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setenv("PCSNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("PCSNN_DATA", raising=False)
-    return tmp_path
-
-
-def command(*arguments):
-    return CliRunner().invoke(app, list(arguments))
-
-
-class ToyConfiguration(Configuration):
-    seeds: tuple[int, ...] = (0, 1, 2)
-    factor: float = 2.0
-
-
-def toy(execute=None, **configuration):
-    """An experiment that takes no time."""
-
-    def settings(chosen):
-        return [Setting(name=f"run-{s}", seed=s, values={"factor": chosen.factor})
-                for s in chosen.seeds]  # fmt: skip
-
-    def simple(chosen, setting, context):
-        return Outcome(curves={"loss": [chosen.factor, chosen.factor * setting.seed]}, seconds=1.5)
-
-    chosen = ToyConfiguration(**configuration)
-    return Experiment("toy", "a toy", {"smoke": chosen}, settings, execute or simple)
-
-
-def recorded(tmp_path, experiment=None):
-    path = runner.run(experiment or toy(), "smoke", jobs=1, device="cpu", out=tmp_path)
-    return path, json.loads(path.read_text())
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 # The command
@@ -213,14 +174,6 @@ def test_a_failing_run_leaves_no_record(tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
-def test_a_stale_result_is_run_again(tmp_path):
-    experiment = toy(seeds=(0,))
-    folder = runner.work_folder(experiment, "smoke", experiment.configurations["smoke"], "cpu")
-    files.write_atomically(folder / "run-0.json", '{"of": "another version"}')
-    _, content = recorded(tmp_path, experiment)
-    assert content["runs"][0]["curves"]["loss"] == [2.0, 0.0]
-
-
 def test_divergence_is_recorded(tmp_path):
     configuration = backprop_mnist.BackpropConfiguration(
         dataset="digits", hidden=(8,), epochs=1, activations=("relu",), batch_norm=(False,),
@@ -243,7 +196,7 @@ def test_a_record_read_back_is_the_record(tmp_path):
     path, _ = recorded(tmp_path)
     found = record.read_record(path)
     assert found.curves("loss", factor=2.0).tolist() == [[2, 0], [2, 2], [2, 4]]
-    assert record.write_record(found, tmp_path / "again").read_text() == path.read_text()
+    assert record.write_record(found, tmp_path / "again.json").read_text() == path.read_text()
     assert "python -m pcsnn.experiments run toy" in found.source()
     with pytest.raises(ExperimentError, match="no run of 'toy' has"):
         found.select(factor=3.0)
@@ -255,8 +208,10 @@ def test_a_record_read_back_is_the_record(tmp_path):
 def test_other_seeds_go_elsewhere_and_do_not_match(tmp_path):
     path = runner.run(toy(), "smoke", jobs=1, seeds=(7,))
     assert path.parent == tmp_path / "cache" / "results"
+    assert path.name.startswith("toy-smoke-other-seeds-")
     found = record.read_record(path)
     assert found.provenance.command.endswith("--scale smoke --seeds 7 --jobs 1")
+    path.rename(path.with_name("toy-smoke.json"))
     with pytest.raises(ExperimentError, match="configuration in seeds: run it again"):
         record.matching_record(toy(), "smoke", path.parent)
 
@@ -333,7 +288,7 @@ def test_an_interrupted_write_keeps_the_old_record(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        record.write_record(found.model_copy(update={"scale": "smoke"}), tmp_path)
+        record.write_record(found.model_copy(update={"scale": "smoke"}), path)
     assert json.loads(path.read_text()) == content
     assert list(tmp_path.glob(".*")) == []
 
@@ -373,18 +328,19 @@ def test_where_records_are_kept(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_package(tmp_path):
     assert provenance._commit(tmp_path) is None
-    package = tmp_path / "package" / "experiments"
-    package.mkdir(parents=True)
+    package = tmp_path / "package"
+    machinery = package / "experiments" / "machinery"
+    machinery.mkdir(parents=True)
     git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path)]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
     assert provenance._commit(package) is None  # a checkout of something else
-    (package / "record.py").touch()
+    (machinery / "record.py").touch()
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "m"], check=True)
     commit = provenance._commit(package)
     assert len(commit) == 40
-    (package / "record.py").write_text("changed")
+    (machinery / "record.py").write_text("changed")
     assert provenance._commit(package) == f"{commit} with changes"
 
 
@@ -403,10 +359,8 @@ def test_machines_that_say_less(monkeypatch):
 
 
 def test_devices(monkeypatch):
-    assert runner.resolve_device("cpu") == "cpu"
-    assert runner.resolve_device("auto") == DEVICES[-1]
-    assert runner._jobs(None, "cuda") == 1
-    assert runner._jobs(None, "cpu") >= 1
+    assert machines.resolve_device("cpu") == "cpu"
+    assert machines.resolve_device("auto") == DEVICES[-1]
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
     assert provenance.device_name("cuda") == "a GPU"
     assert provenance.device_name("cpu") == provenance.cpu_name()

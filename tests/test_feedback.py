@@ -9,9 +9,11 @@ from torch import nn
 import pcsnn
 from pcsnn import data
 from pcsnn.ensembles import stack
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment, angle
-from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
-from pcsnn.zil import ZIL, FaZIL
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback, angle
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.zil import ZIL, FaZIL
 from tests.strategies import DEVICES
 
 SIZES = (5, 7, 6, 3)
@@ -481,5 +483,5 @@ def test_networks_without_a_weight_for_each_stage_are_refused():
     with pytest.raises(TypeError, match=r"feedback needs a pcsnn.Network"):
         ZIL(feedback=plain)(chain, x, y)
     normed = pcsnn.mlp(SIZES, batch_norm=True)
-    with pytest.raises(ValueError, match="feedback needs a stage with one weight matrix"):
+    with pytest.raises(ValueError, match="feedback needs stages with one weight matrix each"):
         ZIL(feedback=Feedback.random(normed))(normed, x, y)

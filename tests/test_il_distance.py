@@ -5,8 +5,9 @@ import torch
 
 import pcsnn
 from pcsnn.data import one_hot
-from pcsnn.experiments import Experiment, il_distance, load_record, runner
-from pcsnn.experiments.record import read_record
+from pcsnn.experiments import Experiment, il_distance, load_record
+from pcsnn.experiments.machinery import runner
+from pcsnn.experiments.machinery.record import read_record
 
 BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"
 SMOKE = il_distance.EXPERIMENT.configurations["smoke"]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pcsnn
-from pcsnn.inference import Episode, perturbed
 from pcsnn.likelihood import Loss, as_loss, gaussian
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.inference import perturbed
 from tests.strategies import problems, relative_error
 from tests.test_backprop import BAD_BATCHES, losses_for
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pcsnn import kernels
+numba = pytest.importorskip("numba")
+pytest.importorskip("scipy")
 
-pytestmark = pytest.mark.skipif(not kernels.AVAILABLE, reason="numba is not installed")
+from pcsnn.predictive import kernels  # noqa: E402
 
 
 @settings(deadline=None)  # the first call compiles

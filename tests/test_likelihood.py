@@ -100,7 +100,7 @@ def test_zero_probability_costs_nothing_where_the_target_is_zero():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_is_kept(dtype):
-    prediction, y = torch.rand(3, 4, dtype=dtype), torch.rand(3, 4, dtype=dtype)
+    prediction, y = torch.rand(3, 4, dtype=dtype).softmax(-1), torch.rand(3, 4, dtype=dtype)
     for loss in LOSSES.values():
         assert loss.value(prediction, y).dtype == dtype
         assert loss.gradient(prediction, y).dtype == dtype

@@ -11,7 +11,9 @@ from torch import nn
 
 import pcsnn
 from pcsnn.activations import ACTIVATIONS, activation
-from pcsnn.networks import INITIALISATIONS, Layer, Network, as_generator
+from pcsnn.initialisation import INITIALISATIONS
+from pcsnn.networks import Layer, Network
+from pcsnn.randomness import as_generator
 from tests.strategies import DEVICES, problems, relative_error
 
 
@@ -185,6 +187,8 @@ def test_layers_that_do_not_fit_are_refused():
     sigma = activation("relu")
     with pytest.raises(ValueError, match="layer 2 has 4 units, but layer 3 takes 5"):
         Network([Layer(nn.Linear(3, 4), sigma), Layer(nn.Linear(5, 2), sigma)])
+    with pytest.raises(ValueError, match="layer 2 has 6 units, but layer 3 takes 5"):
+        Network([Layer(nn.Linear(3, 6), sigma), Layer(nn.Linear(5, 2), sigma)])
     with pytest.raises(ValueError, match="layers is empty"):
         Network([])
     with pytest.raises(ValueError, match="norm must have affine"):

@@ -16,6 +16,7 @@ from pcsnn.activations import activation
 from pcsnn.spiking.lif import LIF, integrate
 from pcsnn.spiking.rates import (
     LIFRate,
+    NoisyLIFRate,
     rate,
     rate_derivative,
     smoothed_rate,
@@ -214,7 +215,7 @@ def test_activations_are_taken_by_name_or_as_they_are():
     assert network.input_activation is sigma
     assert activation(sigma) is sigma
     with pytest.raises(ValueError, match="activation must be one of"):
-        pcsnn.mlp([3, 2], activation=torch.relu)
+        pcsnn.mlp([3, 2], activation=torch.nn.ReLU)
     with pytest.raises(ValueError, match="takes probabilities, but the network ends in lif-rate"):
         pcsnn.Backprop(loss="categorical_nll")(network, torch.rand(2, 3), torch.tensor([0, 1]))
 
@@ -243,3 +244,12 @@ def test_bad_currents_are_refused(function):
         function(1.5)
     with pytest.raises(TypeError, match="j must hold floating-point numbers"):
         function(torch.tensor([1, 2]))
+
+
+def test_noise_is_for_training_only():
+    z = torch.linspace(-1, 3, 9, dtype=torch.float64)
+    noisy, quiet = NoisyLIFRate(noise=0.1, seed=1), LIFRate()
+    assert not torch.equal(noisy(z), quiet(z))
+    state = noisy.get_extra_state()
+    assert torch.equal(noisy.eval()(z), quiet(z))
+    assert torch.equal(noisy.get_extra_state(), state)  # nothing is drawn, either

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from pcsnn import checkpoints
-from pcsnn.experiments.base import Context
+from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.song_figure_3 import (
     EXPERIMENT,
     SongConfiguration,
@@ -17,6 +16,7 @@ from pcsnn.experiments.song_figure_3 import (
     groups_of,
 )
 from pcsnn.networks import mlp
+from pcsnn.training import checkpoints
 
 SMOKE = EXPERIMENT.configurations["smoke"]
 
@@ -68,9 +68,9 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, outcomes):
     context = Context("cpu", tmp_path / "run")
     short = SMOKE.model_copy(update={"epochs": 1})
     EXPERIMENT.execute(short, setting, context)
-    state = torch.load(context.checkpoint, weights_only=True)
+    state = checkpoints.load(context.checkpoint, {}, torch.device("cpu"))
     fingerprint = {"configuration": SMOKE.model_dump_json(), "setting": setting.name}
-    kept = {k: v for k, v in state.items() if k not in ("format", "fingerprint")}
+    kept = {k: v for k, v in state.items() if k != "fingerprint"}
     checkpoints.save(context.checkpoint, fingerprint, kept)
     resumed = EXPERIMENT.execute(SMOKE, setting, context)
     assert resumed.values == outcomes[setting.name].values

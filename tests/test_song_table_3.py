@@ -5,8 +5,9 @@ import torch
 
 import pcsnn
 from pcsnn.data import one_hot
-from pcsnn.experiments import Experiment, load_record, runner, song_table_3
-from pcsnn.experiments.record import read_record
+from pcsnn.experiments import Experiment, load_record, song_table_3
+from pcsnn.experiments.machinery import runner
+from pcsnn.experiments.machinery.record import read_record
 
 BOOK = Path(__file__).resolve().parents[1] / "chapters" / "results"
 SMOKE = song_table_3.EXPERIMENT.configurations["smoke"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pcsnn.experiments import gains, load_record, rate_accuracy, runner, tau_s
+from pcsnn.experiments import gains, load_record, rate_accuracy, tau_s
+from pcsnn.experiments.machinery import runner
 from pcsnn.spiking.lif import LIF, SCHEMES, integrate
 from pcsnn.spiking.rates import rate
 

@@ -1,6 +1,9 @@
+import copy
 import dataclasses
+import io
 import json
 import os
+import random
 
 import pytest
 import torch
@@ -8,11 +11,13 @@ from torch import nn
 
 import pcsnn
 from pcsnn import data
-from pcsnn.checkpoints import CheckpointError
 from pcsnn.data import Dataset
-from pcsnn.evaluation import evaluate
+from pcsnn.ensembles import stack
+from pcsnn.likelihood import LOSSES
 from pcsnn.rules import DivergenceError, Report
-from pcsnn.training import History, train
+from pcsnn.training import checkpoints, train
+from pcsnn.training.checkpoints import CheckpointError
+from pcsnn.training.evaluation import evaluate
 from tests.strategies import DEVICES
 
 
@@ -142,6 +147,33 @@ def test_drop_last_trains_on_whole_batches(digits):
 
     fit((network, watched, optimiser), digits, 1, drop_last=True)
     assert sizes == [32] * 6
+
+
+def test_a_small_last_batch_weighs_less(digits):
+    """The training loss is the mean over samples, not over batches."""
+    seen = []
+    network, rule, optimiser = parts()
+
+    def watched(network, x, y):
+        report = rule(network, x, y)
+        seen.append((float(report.loss), len(x)))
+        return report
+
+    history = fit((network, watched, optimiser), digits, 1, batch_size=150)
+    (first, n), (last, m) = seen
+    assert (n, m) == (150, 50)
+    mean = (150 * first + 50 * last) / 200
+    assert abs(mean - (first + last) / 2) > 0.01  # the fault would show
+    assert history.curves["train_loss"] == [pytest.approx(mean, rel=1e-6)]
+
+
+def test_every_epoch_is_in_training_mode(digits):
+    """Whatever mode the network comes in, and whatever is done to it after an epoch."""
+    expected, given = parts(), parts()
+    fit(expected, digits, 2)
+    given[0].eval()
+    fit(given, digits, 2, after_epoch=lambda history: given[0].eval())
+    assert same(given, expected)
 
 
 # Checkpoints
@@ -285,14 +317,114 @@ def test_a_damaged_checkpoint(digits, tmp_path, content):
         fit(parts(), digits, 2, checkpoint=path)
 
 
-def test_a_checkpoint_of_another_format_or_with_objects(digits, tmp_path):
+def test_a_checkpoint_of_an_earlier_format(digits, tmp_path):
     path = tmp_path / "run.pt"
-    torch.save({"format": 99, "fingerprint": {}}, path)
-    with pytest.raises(CheckpointError, match="unknown format"):
+    torch.save({"format": 1, "fingerprint": {}}, path)
+    with pytest.raises(CheckpointError, match="format of an earlier version, without a checksum"):
         fit(parts(), digits, 1, checkpoint=path)
-    torch.save({"format": 1, "fingerprint": History()}, path)  # would have to be unpickled
+    path.unlink()
+    path.mkdir()
     with pytest.raises(CheckpointError, match="cannot be read"):
         fit(parts(), digits, 1, checkpoint=path)
+
+
+def test_any_flipped_bit_is_found(digits, tmp_path):
+    """In the weights, which nothing else would tell of, and in the line with the checksum."""
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 1, checkpoint=path)
+    whole = path.read_bytes()
+    line = 8 * (whole.index(b"\n") + 1)
+    bits = [*range(0, line, 13), *random.Random(0).sample(range(line, 8 * len(whole)), 200)]
+    for bit in bits:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match=r"run\.pt cannot be read, it is damaged"):
+            checkpoints.load(path, {}, torch.device("cpu"))
+    path.write_bytes(whole)
+    assert checkpoints.load(path, {}, torch.device("cpu"))["history"]["seconds"]
+
+
+def test_no_object_of_a_checkpoint_is_unpickled(digits, tmp_path):
+    """Whoever can write a file can seal it, too."""
+    path, ran = tmp_path / "run.pt", tmp_path / "ran"
+    fit(parts(), digits, 1, checkpoint=path)
+    state = checkpoints.load(path, {}, torch.device("cpu"))
+    content = io.BytesIO()
+    torch.save({**state, "extra": MakesAFolder(ran)}, content)
+    path.write_bytes(checkpoints.sealed(content.getvalue()))
+    with pytest.raises(CheckpointError, match=r"run\.pt cannot be read: delete it"):
+        fit(parts(), digits, 2, checkpoint=path)
+    assert not ran.exists()
+
+
+class MakesAFolder:
+    """What an attacker puts into a pickle: unpickling it runs code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("part", ["inputs", "labels"])
+@pytest.mark.parametrize("which", ["data", "validation"])
+def test_a_checkpoint_of_other_data_under_the_same_name(digits, tmp_path, which, part):
+    path = tmp_path / "run.pt"
+    fit(parts(), digits, 1, checkpoint=path)
+    samples = dict(zip(("data", "validation"), digits, strict=True))
+    other = getattr(samples[which], part).clone()
+    other[-1] = other[0]
+    samples[which] = dataclasses.replace(samples[which], **{part: other})
+    with pytest.raises(CheckpointError, match=rf"another {which} \(digits"):
+        fit(parts(), tuple(samples.values()), 2, checkpoint=path)
+
+
+def test_a_run_goes_on_with_its_schedule(digits, tmp_path):
+    """The state is put aside when the schedule has set the next epoch's step size."""
+
+    def scheduled(epochs, call=-1, **options):
+        network, rule, optimiser = parts()
+
+        def halve(history):
+            optimiser.param_groups[0]["lr"] = 0.05 * 0.5**history.epochs
+
+        rule = StopAt(rule, call, press_ctrl_c)
+        fit((network, rule, optimiser), digits, epochs, after_epoch=halve, **options)
+        return network, rule, optimiser
+
+    whole = scheduled(4)
+    scheduled(2, checkpoint=tmp_path / "run.pt")
+    assert same(scheduled(4, checkpoint=tmp_path / "run.pt"), whole)
+    interrupted = scheduled(4, call=16)  # in the third epoch
+    assert interrupted[2].param_groups[0]["lr"] == 0.05 / 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pcsnn.InferenceLearning(steps=3), pcsnn.InferenceLearning(steps=4)),
+        (pcsnn.ZIL("cross_entropy"), pcsnn.Backprop("cross_entropy")),
+        (pcsnn.ZIL(LOSSES["squared_error"]), pcsnn.ZIL(LOSSES["cross_entropy"])),
+        (pcsnn.ZIL(step_size=torch.ones(2)), pcsnn.ZIL(step_size=torch.ones(2) / 2)),
+    ],
+)
+def test_a_checkpoint_of_another_rule(digits, tmp_path, one, other):
+    assert checkpoints.describe_rule(one) == checkpoints.describe_rule(copy.deepcopy(one))
+    assert checkpoints.describe_rule(one) != checkpoints.describe_rule(other)
+    if not torch.is_tensor(getattr(one, "step_size", 0.0)):  # for one network, not for many
+        network, _, optimiser = parts()
+        options = {"loss": "squared_error", "checkpoint": tmp_path / "run.pt"}
+        fit((network, one, optimiser), digits, 1, **options)
+        with pytest.raises(CheckpointError, match="another rule"):
+            fit((network, other, optimiser), digits, 2, **options)
+
+
+def test_data_of_any_precision_have_a_fingerprint(digits):
+    low = digits[0].to(dtype=torch.bfloat16)
+    assert checkpoints.describe_data(low) != checkpoints.describe_data(digits[0])
+    assert checkpoints.describe_data(low) == checkpoints.describe_data(copy.deepcopy(low))
 
 
 # Divergence
@@ -313,6 +445,39 @@ def test_divergence_may_stop_instead(digits):
     assert (history.epochs, history.diverged) == (0, True)
     assert history.curves == {"train_loss": []}
     assert same((network, rule, optimiser), parts(batch_norm=False, lr=1e20))
+
+
+@pytest.mark.parametrize("spoilt", ["weights", "averages"])
+def test_a_network_that_the_last_step_spoils_is_not_handed_back(digits, spoilt):
+    """No loss is looked at any more after it."""
+    training = (digits[0], None)
+    network, rule, optimiser = parts()
+
+    def spoil(report):
+        if spoilt == "weights":
+            network.layers[0].linear.weight.grad[0, 0] = float("inf")
+        else:
+            network.layers[0].norm.running_var[0] = float("nan")
+        return report
+
+    things = (network, StopAt(rule, 14, spoil), optimiser)  # 7 batches an epoch
+    history = fit(things, training, 2, on_divergence="stop")
+    assert (history.epochs, history.diverged) == (1, True)
+    expected = parts()
+    fit(expected, training, 1)
+    assert same(things, expected)
+
+
+def test_a_mask_may_be_infinite(digits):
+    class Masked(nn.Linear):
+        def __init__(self):
+            super().__init__(64, 10)
+            self.register_buffer("mask", torch.full((3, 3), float("-inf")))
+
+    network = Masked()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.01)
+    rule = pcsnn.Backprop("cross_entropy")
+    assert fit((network, rule, optimiser), digits, 1).epochs == 1
 
 
 def test_predictions_that_overflow(digits):
@@ -353,12 +518,77 @@ def test_evaluation_is_in_evaluation_mode_and_restores(digits):
         ({"seed": 1.5}, TypeError, "seed must be a whole number"),
         ({"on_divergence": "ignore"}, ValueError, "on_divergence must be one of raise, stop"),
         ({"loss": "hinge"}, ValueError, "loss must be one of"),
-        ({"validation": [1, 2]}, TypeError, r"validation must be a pcsnn\.data\.Dataset"),
+        ({"seed": -1}, ValueError, r"seed must be from 0 to 2\*\*63 - 1, not -1"),
+        ({"drop_last": "no"}, TypeError, "drop_last must be True or False"),
+        ({"after_epoch": 3}, TypeError, "after_epoch must be a function, not int"),
+        ({"validation": [1, 2]}, TypeError, r"validation must be a pcsnn\.data\.Dataset, not list"),
+        ({"metrics": None}, TypeError, "metrics must be a dict of functions, not NoneType"),
+        ({"metrics": {"top": 5}}, TypeError, r"metrics\['top'\] must be a function"),
+        (
+            {"metrics": {"mean": lambda p, y: p.mean()}},
+            ValueError,
+            r"mean must give a value for each sample, \(100,\) here, not \(\)",
+        ),
+        (
+            {"metrics": {"right": lambda p, y: 0.5}},
+            TypeError,
+            r"right must give a tensor \(B,\), not float",
+        ),
     ],
 )
 def test_train_refuses(digits, change, error, word):
     with pytest.raises(error, match=word):
         fit(parts(), digits, **{"epochs": 1, **change})
+
+
+@pytest.mark.parametrize(
+    ("place", "given", "word"),
+    [
+        (0, None, r"network must be a torch\.nn\.Module, not NoneType"),
+        (0, pcsnn.Network, r"network must be a torch\.nn\.Module, not the class Network"),
+        (1, pcsnn.ZIL, r"rule must be a learning rule, not the class ZIL: write ZIL\(\)"),
+        (1, None, r"rule must be a learning rule such as pcsnn\.ZIL\(\), not NoneType"),
+        (1, "zil", "rule must be a learning rule .*, not str"),
+        (1, lambda network, x, y: 0.5, "rule must return a pcsnn.rules.Report .*, not float"),
+        (2, None, r"optimiser must be one of torch\.optim, not NoneType"),
+        (2, torch.optim.SGD, r"optimiser must be one of torch\.optim, not the class SGD"),
+        (3, None, r"data must be a pcsnn\.data\.Dataset, not NoneType"),
+        (3, Dataset, r"data must be a pcsnn\.data\.Dataset, not the class Dataset"),
+    ],
+)
+def test_train_refuses_what_is_something_else(digits, place, given, word):
+    things = [*parts(), digits[0]]
+    things[place] = given
+    with pytest.raises(TypeError, match=word):
+        train(*things, epochs=1, batch_size=32, seed=0)
+
+
+def test_rules_that_report_no_mean(digits):
+    network, rule, optimiser = parts()
+
+    def of_each(network, x, y):
+        report = rule(network, x, y)
+        return dataclasses.replace(report, loss=report.loss.expand(len(x)))
+
+    with pytest.raises(ValueError, match=r"a loss of shape \(\), the mean over the batch"):
+        fit((network, of_each, optimiser), digits, 1)
+
+
+def test_evaluate_refuses(digits):
+    network = parts()[0]
+    with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not NoneType"):
+        evaluate(None, digits[1])
+    with pytest.raises(TypeError, match=r"data must be a pcsnn\.data\.Dataset, not Tensor"):
+        evaluate(network, digits[1].inputs)
+    with pytest.raises(TypeError, match="metrics must be a dict"):
+        evaluate(network, digits[1], metrics=pcsnn.evaluate)
+    with pytest.raises(TypeError, match="network is a stack of 2 networks"):
+        evaluate(stack([pcsnn.mlp([64, 5, 10], seed=s) for s in (0, 1)]), digits[1])
+    flat = nn.Sequential(nn.Linear(64, 1), nn.Flatten(0))
+    with pytest.raises(ValueError, match=r"must return \(batch, classes\).*not \(100,\)"):
+        evaluate(flat, digits[1])
+    with pytest.raises(TypeError, match="network must return a tensor, not tuple"):
+        evaluate(nn.Sequential(nn.Unflatten(1, (8, 8)), nn.LSTM(8, 10)), digits[1])
 
 
 def test_data_that_does_not_fit_the_network(digits):
@@ -388,6 +618,8 @@ def test_optimisers_that_cannot_work(digits):
     other = torch.optim.SGD(parts()[0].parameters(), lr=0.1)
     with pytest.raises(ValueError, match="optimiser holds none of the network's parameters"):
         fit((network, rule, other), digits, 1)
+    with pytest.raises(TypeError, match="optimiser must not be LBFGS"):
+        fit((network, rule, torch.optim.LBFGS(network.parameters())), digits, 1)
     with pytest.raises(ValueError, match="learning rate must be positive"):
         fit((network, rule, torch.optim.SGD(network.parameters(), lr=0.0)), digits, 1)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import pcsnn
 from pcsnn.activations import Activation
 from pcsnn.likelihood import Loss, gaussian
-from pcsnn.zil import Detector
+from pcsnn.predictive.zil import Detector
 from tests.strategies import DEVICES, problems, relative_error
 from tests.test_backprop import amplification, autograd, losses_for
 

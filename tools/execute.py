@@ -4,10 +4,10 @@
     python tools/execute.py --all                run every chapter
     python tools/execute.py --check              say which twins are stale, run nothing
 
-A twin is stale when the text, the package or a record that the text names has changed since it
-was executed; the hashes are in its metadata. Running a chapter again gives the same bytes: cell
-ids are counted, and nothing in an output may depend on the time or the machine. An error, or
-anything written to stderr, fails the chapter and leaves its twin as it was.
+A twin is stale when the text, what its code imports of the package or a record that the text
+names has changed since it was executed; the hashes are in its metadata. Running a chapter again
+gives the same bytes: cell ids are counted, and nothing in an output may depend on the time or the
+machine. An error, or anything written to stderr, fails the chapter and leaves its twin as it was.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools.closure import Package, code_cells  # noqa: E402
+
 CHAPTERS = ROOT / "chapters"
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
 # what may differ from run to run, and so may not be stored
@@ -56,19 +60,20 @@ def text_hash(text: Path) -> str:
     return hashlib.sha256(text.read_bytes()).hexdigest()[:16]
 
 
-def inputs_hash(text: Path) -> str:
-    """Of what a chapter reads: the package's sources, and the records that the text names."""
+def inputs_hash(text: Path, package: Package | None = None) -> str:
+    """Of what a chapter reads: the sources that its code imports, and the records that it names.
+
+    Args:
+        text: of the chapter.
+        package: the sources as they are; read anew if they are not given.
+    """
     code = text.read_text(encoding="utf-8")
+    sources, handed_on = (package or Package(ROOT / "pcsnn")).closure(code_cells(code))
     named = [path for path in sorted((CHAPTERS / "results").glob("*.json")) if _names(code, path)]
-    total = hashlib.sha256()
-    for path in [*_sources(), *named]:
+    total = hashlib.sha256("\n".join(handed_on).encode())
+    for path in [*sources, *named]:
         total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
-
-
-def _sources() -> list[Path]:
-    kinds = ("*.py", "*.js", "*.css")
-    return sorted(path for kind in kinds for path in (ROOT / "pcsnn").rglob(kind))
 
 
 def _names(code: str, record: Path) -> bool:
@@ -89,7 +94,8 @@ def staleness(text: Path, inputs: str) -> str:
 
 def run(text: Path, inputs: str) -> str:
     """Execute one chapter and write its twin; returns what went wrong, or nothing."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     try:
         notebook = _execute(text)
@@ -176,7 +182,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only say which twins are stale")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    stale = {text: staleness(text, inputs_hash(text)) for text in chapters()}
+    package = Package(ROOT / "pcsnn")
+    stale = {text: staleness(text, inputs_hash(text, package)) for text in chapters()}
     if options.check:
         found = [f"{text.name}: {why}" for text, why in stale.items() if why]
         print(
@@ -187,7 +194,7 @@ def main() -> int:
     todo = todo or [text for text, why in stale.items() if why or options.all]
     with ProcessPoolExecutor(options.jobs) as pool:
         faults = []
-        inputs = [inputs_hash(text) for text in todo]  # before any of them runs
+        inputs = [inputs_hash(text, package) for text in todo]  # before any of them runs
         for text, fault in zip(todo, pool.map(run, todo, inputs), strict=True):
             print(fault or f"{text.name}: executed", flush=True)
             faults += [fault] if fault else []

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcsnn import validate
-from pcsnn.data.batches import Dataset, batches, one_hot
+from pcsnn.data.batches import Dataset, batches, one_hot, targets
 from pcsnn.data.files import DataCorruptedError, DataMissingError
 from pcsnn.data.sources import READERS, SPLITS, Raw, Search
 
@@ -26,6 +26,7 @@ __all__ = [
     "batches",
     "load",
     "one_hot",
+    "targets",
 ]
 
 NAMES = tuple(READERS)
@@ -67,8 +68,10 @@ def load(
     validate.one_of("name", name, NAMES)
     validate.one_of("split", split, SPLITS)
     validate.one_of("normalise", normalise, NORMALISATIONS)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    validate.floating_dtype("dtype", dtype)
+    validate.device("device", device)
+    validate.flag("flatten", flatten)
+    validate.flag("download", download)
     search = Search(root, download)
     raw = READERS[name](split, search)
     if normalise == "standard":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +14,9 @@ from pcsnn import validate
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Inputs and labels as two tensors, on one device.
+
+    ``dataset[i]`` is one sample, ``(input, label)``, so that PyTorch's ``DataLoader`` takes it;
+    :func:`batches` serves the same from the device it lies on, sooner.
 
     Attributes:
         inputs: (N, d), or (N, C, H, W) where images are not flattened.
@@ -27,8 +30,9 @@ class Dataset:
 
     Raises:
         ValueError: for an empty dataset, inputs and labels of different number or device,
-            NaN or infinite inputs, labels out of range.
-        TypeError: for inputs that are not floating-point, labels that are not int64.
+            NaN or infinite inputs, labels out of range, two classes of one name.
+        TypeError: for inputs that are not floating-point, labels that are not int64, classes
+            that are no names.
     """
 
     inputs: Tensor
@@ -60,11 +64,23 @@ class Dataset:
             raise ValueError(
                 f"labels are on {self.labels.device} but inputs are on {self.inputs.device}"
             )
+        if isinstance(self.classes, str) or not isinstance(self.classes, Sequence):
+            kind = type(self.classes).__name__
+            raise TypeError(f"classes must be the names of the classes, in order, not {kind}")
+        repeated = [c for k, c in enumerate(self.classes) if c in self.classes[:k]]
+        if repeated:
+            raise ValueError(
+                f"classes must have different names, but {repeated[0]!r} is there twice"
+            )
         validate.labels("labels", self.labels, len(self.classes))
         validate.finite("inputs", self.inputs)
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """One sample: an input ``(d,)`` or ``(C, H, W)``, and its label."""
+        return self.inputs[index], self.labels[index]
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +91,9 @@ class Dataset:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Dataset:
         """The same dataset on another device, or with inputs of another precision."""
-        device = self.device if device is None else torch.device(device)
+        device = self.device if device is None else validate.device("device", device)
+        if dtype is not None:
+            validate.floating_dtype("dtype", dtype)
         inputs = self.inputs.to(device, dtype or self.inputs.dtype)
         return replace(self, inputs=inputs, labels=self.labels.to(device))
 
@@ -114,7 +132,12 @@ def batches(
             CPU, and where ``drop_last`` would leave nothing.
         TypeError: for a batch size that is no whole number.
     """
+    validate.instance("dataset", dataset, Dataset, "a pcsnn.data.Dataset")
     validate.positive_int("batch_size", batch_size)
+    validate.flag("shuffle", shuffle)
+    validate.flag("drop_last", drop_last)
+    if generator is not None:
+        validate.instance("generator", generator, torch.Generator, "a torch.Generator")
     if shuffle and generator is None:
         raise ValueError("generator must be given to shuffle: torch.Generator().manual_seed(0)")
     if generator is not None and generator.device.type != "cpu":
@@ -159,8 +182,25 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) ->
         TypeError: for labels that are not whole numbers, or a dtype that is not floating.
     """
     validate.positive_int("classes", classes)
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point type, not {dtype}")
+    validate.floating_dtype("dtype", dtype)
     validate.labels("labels", labels, classes)
     rows = torch.zeros(len(labels), classes, dtype=dtype, device=labels.device)
     return rows.scatter_(1, labels.long().unsqueeze(1), 1.0)
+
+
+def targets(labels: Tensor, outputs: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a network with so many outputs is to answer: ``(N, outputs)``.
+
+    Labels ``(N,)`` become one-hot rows. A single output tells two classes apart: its targets are
+    the labels 0 and 1 themselves.
+
+    Raises:
+        TypeError, ValueError: as :func:`one_hot`.
+    """
+    if validate.positive_int("outputs", outputs) > 1:
+        return one_hot(labels, outputs, dtype)
+    return (
+        validate.labels("labels", labels, 2)
+        .unsqueeze(1)
+        .to(validate.floating_dtype("dtype", dtype))
+    )

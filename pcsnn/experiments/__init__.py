@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pcsnn import deprecated
 from pcsnn.experiments import (
     backprop_mnist,
     il_distance,
@@ -23,7 +24,7 @@ from pcsnn.experiments import (
     tau_s,
     weight_transport,
 )
-from pcsnn.experiments.base import (
+from pcsnn.experiments.machinery.base import (
     SCALES,
     Configuration,
     Context,
@@ -32,7 +33,7 @@ from pcsnn.experiments.base import (
     Outcome,
     Setting,
 )
-from pcsnn.experiments.record import Provenance, Record, RunRecord, matching_record
+from pcsnn.experiments.machinery.record import Provenance, Record, RunRecord, matching_record
 
 __all__ = [
     "EXPERIMENTS",
@@ -96,3 +97,6 @@ def load_record(
             does not fit the schema, and when it was made with another configuration.
     """
     return matching_record(find(name), scale, None if folder is None else Path(folder))
+
+
+__getattr__ = deprecated.moved(__name__, {})

@@ -1,7 +1,8 @@
-"""The command ``python -m pcsnn.experiments``."""
+"""The commands ``python -m pcsnn.experiments`` and ``pcsnn experiments``."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from pcsnn import interrupt
 from pcsnn.experiments import EXPERIMENTS, ExperimentError, find, load_record
-from pcsnn.experiments.runner import run as run_experiment
-from pcsnn.experiments.table import table
+from pcsnn.experiments.machinery.machines import backend as computed_by
+from pcsnn.experiments.machinery.runner import run as run_experiment
+from pcsnn.experiments.machinery.table import table
 
 app = typer.Typer(
     help="Recorded experiments: what they are, run them, show their records.",
@@ -33,8 +36,8 @@ def _one_sentence() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
-        typer.echo("interrupted; the same command continues where this one stopped", err=True)
-        raise typer.Exit(130) from error
+        typer.echo(interrupt.LINE, err=True)
+        raise typer.Exit(interrupt.BY_SIGNAL) from error
 
 
 @app.command("list")
@@ -52,12 +55,20 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     seeds: Annotated[str | None, typer.Option(help="Other seeds, such as 0,1,2.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time.")] = None,
+    backend: Annotated[str | None, typer.Option(help="Of joblib: dask, loky, threading, …")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Of dask: its address, tcp://HOST:PORT.")
+    ] = None,
     out: Folder = None,
 ) -> None:
     """Run an experiment and write its record; continue it where it was interrupted."""
     with _one_sentence():
         chosen = None if seeds is None else _seeds(seeds)
-        path = run_experiment(find(name), scale, device=device, seeds=chosen, jobs=jobs, out=out)
+        experiment = find(name)
+        with computed_by(backend, scheduler):
+            path = run_experiment(
+                experiment, scale, device=device, seeds=chosen, jobs=jobs, out=out
+            )
         typer.echo(f"recorded in {path}")
 
 
@@ -77,5 +88,26 @@ def _seeds(text: str) -> tuple[int, ...]:
         ) from error
 
 
+def main() -> None:
+    """``pcsnn experiments …``."""
+    commands = typer.Typer(
+        help="Predictive coding and spiking networks in PyTorch.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    commands.add_typer(app, name="experiments")
+    commands.callback()(lambda: None)  # so that the one command is still called by its name
+    _start(commands, "pcsnn")
+
+
+def _start(commands: typer.Typer, name: str) -> None:
+    interrupt.only_here()
+    try:
+        commands(prog_name=name)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is tidying up
+
+
 if __name__ == "__main__":
-    app(prog_name="python -m pcsnn.experiments")
+    _start(app, "python -m pcsnn.experiments")

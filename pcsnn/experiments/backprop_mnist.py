@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets, train_run
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets, train_run
 from pcsnn.networks import Layer, Network, mlp
 
 

@@ -29,13 +29,13 @@ from torch import Tensor
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.data import one_hot
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import datasets, significant
-from pcsnn.feedback import angle
-from pcsnn.inference import State, infer
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import datasets, significant
 from pcsnn.networks import Network, mlp
+from pcsnn.predictive.feedback import angle
+from pcsnn.predictive.inference import State, infer
+from pcsnn.predictive.zil import ZIL
 from pcsnn.rules import DivergenceError
-from pcsnn.zil import ZIL
 
 
 class DistanceConfiguration(Configuration):

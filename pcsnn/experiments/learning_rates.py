@@ -13,9 +13,9 @@ from itertools import product
 from pydantic import PositiveFloat, PositiveInt
 
 from pcsnn.experiments import learning_rules
-from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets
 from pcsnn.experiments.learning_rules import LearningConfiguration
+from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets
 
 
 class RatesConfiguration(LearningConfiguration):

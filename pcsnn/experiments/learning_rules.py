@@ -20,15 +20,17 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets, significant, train_run
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets, significant, train_run
 from pcsnn.experiments.observed import Observed
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
-from pcsnn.inference_learning import IncrementalInferenceLearning, InferenceLearning
 from pcsnn.networks import Network, mlp
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.rules import LearningRule
 from pcsnn.training import History
-from pcsnn.zil import ZIL, FaZIL
 
 
 class LearningConfiguration(Configuration):

@@ -7,7 +7,7 @@ import time
 from pydantic import JsonValue, PositiveInt
 
 from pcsnn import data
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
 
 
 class FactsConfiguration(Configuration):

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn.data import Dataset
-from pcsnn.feedback import angle
 from pcsnn.networks import Network
-from pcsnn.rules import DivergenceError, LearningRule, Report
+from pcsnn.predictive.feedback import angle
+from pcsnn.rules import DivergenceError, Inputs, LearningRule, Report
 
 
 class Observed:
@@ -42,7 +42,7 @@ class Observed:
         self._total: float | Tensor = 0.0
         self._count = 0
 
-    def __call__(self, network: Network, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` as the rule does."""
         report = self.rule(network, x, y)
         self._total = self._total + len(x) * _energy(report).double()

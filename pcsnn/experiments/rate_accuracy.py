@@ -15,7 +15,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.spiking.lif import LIF, SCHEMES, Run, integrate, spike_times
 from pcsnn.spiking.rates import rate
 

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.evaluation import evaluate
-from pcsnn.experiments.base import Configuration, Context, Setting
-from pcsnn.experiments.common import datasets, train_run
+from pcsnn.experiments.machinery.base import Configuration, Context, Setting
+from pcsnn.experiments.machinery.common import datasets, train_run
 from pcsnn.networks import Network, mlp
 from pcsnn.spiking import (
     LIF,
@@ -34,6 +33,7 @@ from pcsnn.spiking import (
 from pcsnn.spiking.readout import accuracy
 from pcsnn.spiking.simulation import Simulation
 from pcsnn.training import History
+from pcsnn.training.evaluation import evaluate
 
 #: What the experiments' smallest scale has in common: digits, and seconds.
 SMOKE: dict[str, Any] = {

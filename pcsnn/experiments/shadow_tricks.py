@@ -11,8 +11,8 @@ import time
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
-from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets
+from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.shadow import (
     SMOKE,
     Recipe,

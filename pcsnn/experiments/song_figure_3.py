@@ -21,18 +21,18 @@ import torch
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pcsnn import checkpoints, data
+from pcsnn import data
 from pcsnn.activations import activation
 from pcsnn.backprop import Backprop
-from pcsnn.compiled import Bound
 from pcsnn.ensembles import stack
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums
-from pcsnn.inference import Episode
-from pcsnn.inference_learning import InferenceLearning
-from pcsnn.local import LocalRule, Moment
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums
 from pcsnn.networks import Network, mlp
-from pcsnn.zil import ZIL
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.local import LocalRule
+from pcsnn.predictive.zil import ZIL
+from pcsnn.training import checkpoints
 
 
 class SongConfiguration(Configuration):
@@ -75,13 +75,14 @@ class ScatteredZIL(ZIL):
         draw = torch.randn(shape, generator=self.generator, dtype=self.sigmas.dtype)
         return self.sigmas.view(-1, *[1] * (len(shape) - 1)) * draw.to(self.sigmas.device)
 
-    def _scatter(self, bound: Bound, batch: int) -> Tensor:
-        return self._draw(bound.K, batch * sum(bound.cut))
+    def scatter(self, network: Network, batch: int) -> Tensor:
+        """Of all nodes, for the kernel."""
+        return self._draw(network.copies or 1, batch * sum(network.sizes[1:]))
 
-    def _simulated(self, episode: Episode) -> list[Moment]:
-        for k, point in enumerate(episode.origin[:-1]):
-            episode.deviations[k] = self._draw(*point.u.shape)
-        return super()._simulated(episode)
+    def start(self, episode: Episode) -> None:
+        """Of all nodes, one after the other."""
+        for k in range(episode.hidden):
+            episode.deviations[k] = self._draw(*episode.origin.u(k).shape)
 
 
 class Descent:

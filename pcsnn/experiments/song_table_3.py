@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from pcsnn import data
 from pcsnn.activations import Activation
 from pcsnn.data import one_hot
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets
-from pcsnn.inference import infer
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.networks import Network, mlp
+from pcsnn.predictive.inference import infer
+from pcsnn.predictive.zil import ZIL
 from pcsnn.rules import DivergenceError
-from pcsnn.zil import ZIL
 
 
 class Table3Configuration(Configuration):

@@ -13,8 +13,8 @@ import time
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat
 
 from pcsnn import data
-from pcsnn.experiments.base import Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets
+from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.shadow import (
     SMOKE,
     Recipe,

@@ -31,8 +31,8 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.experiments import gains
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.networks import as_generator
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.randomness import as_generator
 from pcsnn.spiking import coding
 from pcsnn.spiking.lif import LIF, SCHEMES, step
 from pcsnn.spiking.rates import rate

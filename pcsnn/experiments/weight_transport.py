@@ -16,14 +16,15 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.common import checksums, datasets, train_run
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets, train_run
 from pcsnn.experiments.observed import Observed
-from pcsnn.feedback import DirectFeedbackAlignment, Feedback, FeedbackAlignment
-from pcsnn.inference_learning import InferenceLearning
-from pcsnn.local import LocalRule
 from pcsnn.networks import Network, mlp
-from pcsnn.zil import ZIL
+from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.predictive.local import LocalRule
+from pcsnn.predictive.zil import ZIL
 
 
 class WeightTransportConfiguration(Configuration):

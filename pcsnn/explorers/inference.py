@@ -1,7 +1,7 @@
 """Inference in a small predictive coding network, step by step (thesis 3.5.1, eqs 40 to 43).
 
-The script of the same name computes what :func:`pcsnn.inference.infer` computes; here the
-same figure is drawn once, at the values that the reader meets first.
+The script of the same name computes what :func:`pcsnn.infer` computes; here the same figure is
+drawn once, at the values that the reader meets first.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from pcsnn import backprop, plotting, validate
 from pcsnn.explorers import inference_drawing as drawing
 from pcsnn.explorers.page import Choice, Explorer, Panel, Slider, Steps, Table
-from pcsnn.inference import State, infer, perturbed
 from pcsnn.networks import Network, mlp
+from pcsnn.predictive.inference import State, infer, perturbed
 
 STEPS, DETECTION_WINDOW, SEED = 20, 4, 0
 NOW, GAMMA = 1, 1.0  # where the reader starts

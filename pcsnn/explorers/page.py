@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import re
@@ -238,11 +237,10 @@ class Explorer:
             f"<script>\n{script}</script>"
         )
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """What Jupyter asks for."""
-        return {
+        return self.picture._repr_mimebundle_() | {
             "text/html": self.to_html(),
-            "image/png": base64.b64encode(self.picture.png).decode(),
             "text/plain": f"Figure: {self.picture.alt} {self.readout}",
         }
 

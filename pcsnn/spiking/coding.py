@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from pcsnn import validate
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
+from pcsnn.spiking import kernels
 from pcsnn.spiking.events import Events, count_train, offsets_of
-from pcsnn.spiking.kernels import AVAILABLE, _compiled
+from pcsnn.spiking.kernels import _compiled
 
 
 def poisson(
@@ -51,7 +52,7 @@ def poisson(
     offsets = offsets_of(torch.poisson(means, generator=generator))
     u = torch.rand(int(offsets[-1, -1]), dtype=torch.float64, generator=generator)
     units = torch.empty(len(u), dtype=torch.int32)
-    choose = _choose_compiled if AVAILABLE else _choose
+    choose = _choose_compiled if kernels.AVAILABLE else _choose
     choose(cumulative.numpy(), u.numpy(), offsets[:, [0, -1]].numpy(), units.numpy())
     return Events(units, offsets, shape).to(x.device)
 

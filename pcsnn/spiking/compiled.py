@@ -30,7 +30,8 @@ class KernelEngine:
         self.tables = _tables(network, drive.gain, clock)
         self.starts = np.concatenate([[0], np.cumsum(self.tables.sizes[1:])])
         B, N, n_out = len(like), int(self.starts[-1]), int(self.tables.sizes[-1])
-        kind = self.tables.weights.dtype
+        # What is read is added up in double precision, and is given in the network's own.
+        kind, self.dtype = self.tables.weights.dtype, like.dtype
         rest = np.repeat(self.tables.neurons[:, 3], self.tables.sizes[1:])
         self.memory = kernels.Memory(
             voltage=np.tile(rest, (B, 1)),
@@ -62,7 +63,7 @@ class KernelEngine:
             self.clock.onset,
             self.threads,
         )
-        spikes = [t.to(torch.from_numpy(self.memory.voltage).dtype) for t in self._cut(kept.spikes)]
+        spikes = [t.to(self.dtype) for t in self._cut(kept.spikes)]
         if self.tables.neurons[-1, 0] == 0:
             spikes.pop()  # an output without neurons
         return Kept(
@@ -75,20 +76,25 @@ class KernelEngine:
         self.memory.voltage[:, self.starts[-2] :] = self.tables.neurons[-1, 3]
         self.memory.recovery[:, self.starts[-2] :] = 1
 
+    def finite(self) -> bool:
+        """Whether all neurons and what was read of them are still finite."""
+        held = (self.memory.voltage, self.memory.recovery, self.memory.evidence, self.memory.trace)
+        return all(bool(np.isfinite(array).all()) for array in held)
+
     @property
     def evidence(self) -> list[Tensor]:
         """For each layer ``(B, n)``, see :class:`~pcsnn.spiking.engines.Engine`."""
-        return self._cut(self.memory.evidence)
+        return [spikes.to(self.dtype) for spikes in self._cut(self.memory.evidence)]
 
     @property
     def trace(self) -> Tensor:
         """The output's filtered rate."""
-        return torch.from_numpy(self.memory.trace)
+        return torch.from_numpy(self.memory.trace).to(self.dtype)
 
     @property
     def first(self) -> Tensor:
         """When each output first fired."""
-        return torch.from_numpy(self.memory.first)
+        return torch.from_numpy(self.memory.first).to(self.dtype)
 
     def _cut(self, units: np.ndarray) -> list[Tensor]:
         """Units of all layers side by side, cut into layers."""

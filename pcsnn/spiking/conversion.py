@@ -26,6 +26,11 @@ Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Maps without parameters that treat spikes as they treat activities: linear, and zero at zero.
 _PASSED = (nn.Flatten, nn.Unflatten, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_NORMALISED_BY: dict[type, tuple[type, ...]] = {
+    nn.BatchNorm1d: (nn.Linear, nn.Conv1d),
+    nn.BatchNorm2d: (nn.Conv2d,),
+    nn.BatchNorm3d: (nn.Conv3d,),
+}
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # once trained
 
 
@@ -61,6 +66,15 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
         raise ConversionError(
             f"norm has {norm.num_features} features, but linear has {linear.weight.shape[0]}"
         )
+    if not any(isinstance(norm, k) and isinstance(linear, v) for k, v in _NORMALISED_BY.items()):
+        raise ConversionError(f"norm is a {_kind(norm)}, which {_kind(linear)} cannot stand before")
+    if variance.dtype != linear.weight.dtype or variance.device != linear.weight.device:
+        raise ConversionError(
+            f"norm is {variance.dtype} on {variance.device}, but linear {linear.weight.dtype} on "
+            f"{linear.weight.device}"
+        )
+    if not bool(((variance >= 0) & (variance + norm.eps > 0)).all()):
+        raise ConversionError("norm has a moving variance that is negative, zero or NaN")
     slope = torch.rsqrt(variance + norm.eps)
     shift = -mean * slope
     if norm.affine:
@@ -92,6 +106,11 @@ class SpikingLayer(nn.Module):
         synapse: Synapse | None = None,
     ) -> None:
         super().__init__()
+        validate.instance("affine", affine, nn.Module, "a module")
+        if neuron is not None:
+            validate.instance("neuron", neuron, LIF, "a LIF or None")
+        if synapse is not None:
+            validate.instance("synapse", synapse, Synapse, "a synapse or None")
         self.affine = affine
         self.neuron = neuron
         self.scale = validate.positive("scale", scale)
@@ -113,9 +132,14 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         if not layers:
             raise ConversionError("layers is empty")
+        for k, layer in enumerate(layers):
+            if not isinstance(layer, SpikingLayer):
+                raise ConversionError(f"layers[{k}] must be a SpikingLayer, not {_kind(layer)}")
         if any(layer.neuron is None for layer in list(layers)[:-1]):
             raise ConversionError("only the last layer can do without neurons")
         self.layers: Sequence[SpikingLayer] = nn.ModuleList(layers)  # type: ignore[assignment]
+        #: Whether it was trained on firing rates, and so reads spikes as such.
+        self.reads_rates = False
 
     @property
     def dense(self) -> bool:
@@ -173,8 +197,12 @@ def convert(
     Raises:
         ConversionError: for whatever has no spiking counterpart, saying why.
     """
+    if not isinstance(network, nn.Module):
+        raise ConversionError(f"network must be a module, not {_kind(network)}")
     if network.training:
         raise ConversionError("network is in training mode: call network.eval() first")
+    validate.positive("output_scale", output_scale)
+    validate.number("output_shift", output_shift)
     synapse = _synapse("synapse", synapse, "alpha", Alpha(TAU_S))
     layers = [
         SpikingLayer(affine, rate.neuron if rate else None, rate.scale if rate else 1.0, synapse)
@@ -184,8 +212,18 @@ def convert(
     if last.neuron is None and output is not None:
         last.neuron = output
         last.affine = _rescaled(last.affine, output_scale, output_shift)
+    elif (output_scale, output_shift) != (1, 0):
+        raise ConversionError(
+            "output_scale and output_shift are for neurons that output= gives to a layer without: "
+            + ("give output=LIF()" if output is None else "this output keeps its own neurons")
+        )
     last.synapse = _synapse("output_synapse", output_synapse, "same", synapse)
-    return SpikingNetwork(layers).eval()
+    converted = SpikingNetwork(layers).eval()
+    for name, parameter in converted.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ConversionError(f"network holds NaN or infinite values, which end in {name}")
+    converted.reads_rates = True
+    return converted
 
 
 #: Time constant of the synapse that :func:`convert` takes, in seconds.
@@ -269,7 +307,6 @@ def _why_not(module: nn.Module) -> str:
 @torch.no_grad()
 def _rescaled(affine: nn.Module, scale: float, shift: float) -> nn.Module:
     """The same map times ``scale``, plus ``shift``."""
-    validate.positive("output_scale", scale)
     affine = copy.deepcopy(affine)
     last = affine[-1] if isinstance(affine, nn.Sequential) else affine
     if not isinstance(last, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

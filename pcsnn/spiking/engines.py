@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pcsnn.spiking.conversion import SpikingLayer, SpikingNetwork
 from pcsnn.spiking.events import Events
-from pcsnn.spiking.lif import State, step
+from pcsnn.spiking.lif import SCHEMES, State
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ class Engine(Protocol):
         """Put the output's neurons to rest: the window begins."""
         ...
 
+    def finite(self) -> bool:
+        """Whether all neurons and what was read of them are still finite."""
+        ...
+
 
 class TorchEngine:
     """Any network on any device."""
@@ -131,6 +135,11 @@ class TorchEngine:
         output = self.populations[-1]
         if output.neuron is not None:
             output.state = output.neuron.start(output.state.voltage)
+
+    def finite(self) -> bool:
+        """Whether all neurons and what was read of them are still finite."""
+        held = [self.trace, *self.evidence, *(part for p in self.populations for part in p.state)]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in held)
 
     def _arriving(self, start: int, stop: int) -> Tensor:
         """The input's spikes; for a constant input as many empty steps."""
@@ -180,12 +189,12 @@ class _Population:
         out, states = [], []
         for u in self._weighted(spikes):
             if self.synapse is not None and self.filter is not None:
-                self.filter, u = self.synapse.step(self.filter, u, self.dt)
+                self.filter, u = self.synapse.carry(self.filter, u, self.dt)
             u = u + self.bias
             if self.neuron is None:
                 out.append(u)
                 continue
-            self.state, fired = step(self.neuron, self.state, u, self.dt)
+            self.state, fired = SCHEMES["exact"](self.neuron, self.state, u, self.dt)
             out.append(fired)
             states.append(self.state)
         return torch.stack(out), states

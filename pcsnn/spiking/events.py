@@ -99,22 +99,27 @@ class Events:
         T, B, n = count_train(spikes).shape
         by_sample = spikes.detach().transpose(0, 1).reshape(-1)
         places = by_sample.nonzero().flatten()
-        counts = by_sample[places]
-        if not bool(((counts > 0) & (counts == counts.round()) & counts.isfinite()).all()):
-            raise ValueError("spikes must hold counts: whole numbers, zero or more")
-        places = torch.repeat_interleave(places, counts.long())
+        places = torch.repeat_interleave(places, by_sample[places].long())
         numbers = torch.bincount(places // n, minlength=B * T).view(B, T)
         return Events((places % n).int(), offsets_of(numbers), (T, B, n))
 
 
 def count_train(spikes: Tensor) -> Tensor:
-    """Return ``spikes`` if they are a train ``(T, B, n)`` that is not empty."""
+    """Return ``spikes`` if they are a train ``(T, B, n)`` of counts, and not empty."""
     validate.tensor("spikes", spikes)
     if spikes.dim() != 3 or spikes.numel() == 0:
         raise ValueError(
             "spikes must have shape (steps, batch, units), none of them 0, "
             f"not {tuple(spikes.shape)}"
         )
+    return counts("spikes", spikes)
+
+
+def counts(name: str, spikes: Tensor) -> Tensor:
+    """Return ``spikes`` if they are how often each unit fires: whole numbers, zero or more."""
+    validate.finite(name, spikes)
+    if not bool(((spikes >= 0) & (spikes == spikes.floor())).all()):
+        raise ValueError(f"{name} must hold counts of spikes: whole numbers, zero or more")
     return spikes
 
 

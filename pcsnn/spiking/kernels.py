@@ -5,35 +5,27 @@ to the currents of the layer above, and a silent neuron costs nothing; each samp
 through time on its own, all layers of a step together, so that the weights it needs stay in
 the cache. The neurons take the exact step of :mod:`pcsnn.spiking.lif`, operation for operation.
 
-The functions are ordinary Python and compiled by numba where it is installed; without it the
-simulation runs on PyTorch (see :mod:`pcsnn.spiking.simulation`). They release the interpreter,
-so samples are divided among as many threads as PyTorch is told to use.
+The functions are ordinary Python, compiled where :mod:`pcsnn.jit` can; elsewhere the simulation
+runs on PyTorch (see :mod:`pcsnn.spiking.simulation`). They release the interpreter, so samples are
+divided among as many threads as PyTorch is told to use.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-try:
-    import numba
-except ImportError:  # pragma: no cover - numba is an optional dependency
-    numba = None  # type: ignore[assignment]
+from pcsnn import jit
 
-AVAILABLE = numba is not None
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    if numba is None:  # pragma: no cover
-        return function
-    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+_compiled = jit.compiled()
+__getattr__ = jit.answers(__name__)  # AVAILABLE
 
 
 class Tables(NamedTuple):

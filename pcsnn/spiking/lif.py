@@ -113,18 +113,43 @@ def step(neuron: LIF, state: State, current: Tensor, dt: float, scheme: str = "e
             demands; the others fire at most once.
 
     Raises:
-        ValueError: for a step that is not positive, an unknown scheme, and, for the schemes
-            with a refractory period of whole steps, a ``dt`` above ``t_ref > 0``.
+        ValueError: for a current that is not finite, an unknown scheme, and a step that is not
+            positive or that the scheme cannot take: see :func:`pcsnn.spiking.lif.admit_step`.
     """
-    admit_step(neuron, dt, scheme)
+    validate.finite("current", validate.tensor("current", current))
+    admit_step(neuron, dt, scheme, current.dtype)
     validate.same_shape("current", current, "the state", state.voltage)
     return SCHEMES[scheme](neuron, state, current, dt)
 
 
-def admit_step(neuron: LIF, dt: float, scheme: str = "exact") -> None:
-    """Refuse a step that the scheme cannot take."""
+def admit_step(
+    neuron: LIF, dt: float, scheme: str = "exact", dtype: torch.dtype = torch.float64
+) -> None:
+    """Refuse a step that the scheme cannot take.
+
+    In every scheme ``e^{−dt/τ_RC}`` and ``e^{t_ref/τ_RC}`` have to be numbers of the dtype that
+    keep all their digits: with float32 and the thesis's ``τ_RC``, ``dt`` up to 1.74 s. Schemes
+    whose refractory period is a whole number of steps want a ``dt`` of at most ``t_ref > 0``,
+    and forward Euler one below ``2 τ_RC``, from where on it is unstable.
+
+    Raises:
+        TypeError, ValueError: in a sentence that names ``dt`` or ``t_ref``.
+    """
+    validate.instance("neuron", neuron, LIF, "a LIF")
     validate.positive("dt", dt)
     validate.one_of("scheme", scheme, SCHEMES)
+    longest = -math.log(torch.finfo(dtype).tiny) * neuron.tau_rc
+    for name, time in (("dt", dt), ("t_ref", neuron.t_ref)):
+        if time > longest:
+            raise ValueError(
+                f"{name} must be at most {longest:.4g} s in {dtype}, where e^(-{name}/tau_rc) "
+                f"would be zero, not {time} s"
+            )
+    if scheme == "forward-euler" and dt >= 2 * neuron.tau_rc:
+        raise ValueError(
+            f"dt must be below 2 tau_rc = {2 * neuron.tau_rc} s for forward Euler to hold, "
+            f"not {dt} s"
+        )
     if scheme != "exact" and 0 < neuron.t_ref < dt:
         raise ValueError(
             f"dt must not exceed t_ref = {neuron.t_ref} s in the scheme {scheme!r}, not {dt} s: "
@@ -217,10 +242,13 @@ def integrate(
     validate.tensor("currents", currents)
     if currents.dim() == 0 or currents.numel() == 0:
         raise ValueError("currents must hold at least one step")
+    validate.finite("currents", currents)
+    admit_step(neuron, dt, scheme, currents.dtype)
     state = neuron.start(currents[0]) if state is None else state
+    validate.same_shape("currents[0]", currents[0], "the state", state.voltage)
     spikes, voltages, recoveries = [], [], []
     for current in currents:
-        state, fired = step(neuron, state, current, dt, scheme)
+        state, fired = SCHEMES[scheme](neuron, state, current, dt)
         spikes.append(fired)
         voltages.append(state.voltage)
         recoveries.append(state.recovery)
@@ -236,6 +264,7 @@ def spike_times(neuron: LIF, run: Run, dt: float) -> Tensor:
     Raises:
         ValueError: for a step above the refractory period, in which there may be several.
     """
+    validate.positive("dt", dt)
     if dt > neuron.t_ref:
         raise ValueError(f"dt must not exceed t_ref = {neuron.t_ref} s, not {dt} s")
     steps = torch.arange(1, len(run.spikes) + 1, dtype=run.voltages.dtype)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from pcsnn import validate
 from pcsnn.activations import Activation
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
 from pcsnn.spiking.lif import LIF
 
 _NEURON = LIF()
@@ -119,6 +119,12 @@ class LIFRate(Activation):
     The unit with which a shadow network is trained (thesis 3.4). The factor ``scale``, in
     seconds, is the activation scaling of section 3.4.1.
 
+    A neuron below its threshold has the rate 0 and, with ``gamma=0``, the slope 0: no error
+    passes it, and where a whole layer is silent nothing below it learns. Weights drawn for a
+    variance of 1 leave most currents below the threshold of 1, so a network of hard rates stays
+    at chance unless batch norm or biases lift its currents over the threshold; the smoothed
+    rate has a slope on both sides.
+
     Args:
         gamma: ``γ`` of :func:`smoothed_rate`; 0 is the hard rate, whose derivative is
             unbounded near the threshold.
@@ -146,6 +152,9 @@ class LIFRate(Activation):
 
     def _scaled_derivative(self, z: Tensor) -> Tensor:
         return self.scale * smoothed_rate_derivative(z, self.gamma, self.neuron)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.gamma, self.scale, self.neuron
 
     def extra_repr(self) -> str:
         """The name with its numbers."""
@@ -198,6 +207,9 @@ class NoisyLIFRate(LIFRate):
     def set_extra_state(self, state: Tensor) -> None:
         """Put the generator back."""
         self.generator.set_state(state.cpu())
+
+    def _settings(self) -> tuple[Any, ...]:
+        return *super()._settings(), self.noise
 
     def extra_repr(self) -> str:
         """The numbers, the noise among them."""

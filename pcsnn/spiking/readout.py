@@ -30,6 +30,7 @@ def most_spikes(simulation: Simulation, checkpoint: int = -1) -> Tensor:
     Returns:
         ``(B,)`` labels.
     """
+    _admit(simulation)
     evidence = simulation.evidence[checkpoint]
     if not simulation.spiking_output:
         return evidence.argmax(dim=1)
@@ -56,6 +57,7 @@ def filtered_rate(simulation: Simulation, checkpoint: int = -1) -> Tensor:
         simulation: from :func:`pcsnn.spiking.simulate`, whose ``read_out_tau`` it takes.
         checkpoint: which of its times.
     """
+    _admit(simulation)
     trace = simulation.trace[checkpoint]
     label = trace.argmax(dim=1)
     return _unless_silent(label, (trace == 0).all(dim=1)) if simulation.spiking_output else label
@@ -77,7 +79,11 @@ def accuracy(labels: Tensor, predictions: Tensor) -> float:
     Raises:
         ValueError: where there is not one prediction for each label.
     """
+    validate.tensor("labels", labels, floating=False)
+    validate.tensor("predictions", predictions, floating=False)
     validate.same_shape("predictions", predictions, "labels", labels)
+    if labels.numel() == 0:
+        raise ValueError("labels is empty")
     return (predictions.to(labels.device) == labels).double().mean().item()
 
 
@@ -90,6 +96,11 @@ def _unless_silent(labels: Tensor, silent: Tensor) -> Tensor:
     return torch.where(silent, torch.full_like(labels, UNDECIDED), labels)
 
 
+def _admit(simulation: Simulation) -> None:
+    validate.instance("simulation", simulation, Simulation, "what simulate returned")
+
+
 def _needs_spikes(simulation: Simulation) -> None:
+    _admit(simulation)
     if not simulation.spiking_output:
         raise ValueError("simulation has an output without neurons: there is no first spike")

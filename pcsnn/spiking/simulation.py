@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pcsnn import validate
-from pcsnn.networks import as_generator
+from pcsnn.randomness import as_generator
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
 from pcsnn.spiking.conversion import SpikingNetwork
 from pcsnn.spiking.engines import Clock, Drive, Engine, Kept, TorchEngine
-from pcsnn.spiking.events import Events
+from pcsnn.spiking.events import Events, counts
 from pcsnn.spiking.kernels import own_threads
 from pcsnn.spiking.lif import LIF, admit_step
 
@@ -95,7 +96,7 @@ def simulate(
     Args:
         network: from :func:`pcsnn.spiking.convert`.
         x: values from 0 to 1, ``(B, …)``, which the coding turns into spikes; or with
-            ``coding="spikes"`` the input's spikes ``(T, B, …)`` themselves.
+            ``coding="spikes"`` the input's spikes ``(T, B, …)`` themselves, counts a step.
         duration: simulated seconds, a whole number of steps.
         dt: the step in seconds.
         coding: one of :data:`pcsnn.spiking.coding.CODINGS`, or ``"spikes"``.
@@ -115,20 +116,30 @@ def simulate(
         progress: a bar for what lasts longer than a few seconds.
 
     Raises:
-        TypeError, ValueError: for times that are not whole numbers of steps, values that the
-            coding refuses, shapes that do not fit, and an engine that cannot run this.
+        TypeError, ValueError: for times that are not whole numbers of steps, a step that the
+            neurons cannot take in the network's precision, values that the coding refuses,
+            spikes that are no counts, shapes that do not fit, weights that are not finite or
+            so large that currents are not, and an engine that cannot run this.
+
+    Warns:
+        UserWarning: for latency coding into a network that :func:`pcsnn.spiking.convert` made.
     """
+    _admit(network, coding)
     steps, first, at = _steps(duration, dt, onset, checkpoints)
     validate.positive("read_out_tau", read_out_tau)
+    validate.flag("progress", progress)
+    if isinstance(record, str):
+        raise TypeError(f"record must be a collection of names, such as ({record!r},), not a str")
     for name in record:
         validate.one_of("record", name, RECORDABLE)
     block, chunk = validate.positive_int("block", block), validate.positive_int("chunk", chunk)
     neurons = [layer.neuron for layer in network.layers if layer.neuron is not None]
+    parameter = next(network.parameters())
     for neuron in neurons:
-        admit_step(neuron, dt)
+        admit_step(neuron, dt, dtype=parameter.dtype)
     if t_ref is None:
         t_ref = (neurons[0] if neurons else LIF()).t_ref or 0.004
-    parameter = next(network.parameters())
+    validate.positive("t_ref", t_ref)
     chosen = _engine(engine, network, dt, parameter)
     clock, generator = Clock(dt, first, read_out_tau), as_generator(seed)
     drives = list(_samples(x, coding, steps, block))
@@ -147,6 +158,22 @@ def simulate(
     return _joined(parts, torch.tensor([k * dt for k in at]), chosen, output)
 
 
+def _admit(network: SpikingNetwork, coding: str) -> None:
+    """Refuse what is no spiking network, or one that nothing could come out of."""
+    if not isinstance(network, SpikingNetwork):
+        what = f"network must be a SpikingNetwork, not {type(network).__name__}"
+        trained = isinstance(network, nn.Module)
+        raise TypeError(f"{what}: convert it first" if trained else what)
+    for name, parameter in network.named_parameters():
+        validate.finite(f"the network's {name}", parameter)
+    if coding == "latency" and network.reads_rates:
+        warnings.warn(
+            "latency coding gives each unit one spike in all, but a converted network reads "
+            "rates: it will be all but silent",
+            stacklevel=4,
+        )
+
+
 def _steps(
     duration: float, dt: float, onset: float, checkpoints: Sequence[float] | None
 ) -> tuple[int, int, list[int]]:
@@ -155,6 +182,8 @@ def _steps(
     steps = _whole("duration", validate.positive("duration", duration), dt)
     first = _whole("onset", onset, dt)
     at = [steps] if checkpoints is None else [_whole("checkpoints", c, dt) for c in checkpoints]
+    if first >= steps:
+        raise ValueError(f"onset must lie before the duration, {duration} s, not at {onset} s")
     if not at or at != sorted(set(at)) or at[0] <= first or at[-1] > steps:
         raise ValueError("checkpoints must rise, after the onset and up to the duration")
     return steps, first, at
@@ -210,9 +239,7 @@ def _drive(
         return Drive(steps, _number(part, like), events=part, gain=t_ref), like
     validate.same_kind("x", part, "the network", parameter)
     if coding == "spikes":
-        arrived = part.flatten(2).sum(2).sum(0)
-        if not bool(torch.isfinite(arrived).all()):
-            validate.finite("x", part)
+        arrived = counts("x", part).flatten(2).sum(2).sum(0)
         return Drive(steps, arrived, dense=part.contiguous(), gain=t_ref), part[0]
     coder, flat = CODINGS[coding], part.flatten(1)
     encoded = coder.encode(flat, steps, dt, t_ref, generator)
@@ -259,6 +286,11 @@ def _run(
         if stop in at:
             evidence.append(engine.evidence[-1].clone())
             trace.append(engine.trace.clone())
+    if not engine.finite():
+        raise ValueError(
+            f"the network's currents are not finite in {engine.trace.dtype}: its weights, or what "
+            "its spikes are worth, are too large"
+        )
     activity = [spikes.flatten(1).sum(1) for spikes in engine.evidence]
     return _Part(
         torch.stack(evidence),

@@ -81,9 +81,17 @@ class Synapse(ABC):
 
         Raises:
             TypeError, ValueError: for a ``dt`` that is not positive, or, in forward Euler, is
-                too large to be stable; for an input whose shape is not the state's.
+                too large to be stable; for an input that is not finite or whose shape is not
+                the state's.
         """
+        validate.finite("u", validate.tensor("u", u))
         self._admit(state, u, dt)
+        return self.carry(state, u, dt)
+
+    def carry(
+        self, state: tuple[Tensor, ...], u: Tensor, dt: float
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """:meth:`step` for whoever has looked at the input before."""
         state = self._advance(state, u, dt)
         return state, state[-1] if self.area == 1 else self.area * state[-1]
 
@@ -98,10 +106,9 @@ class Synapse(ABC):
         self._admit(state, train[0], dt)
         outputs = []
         for u in train:
-            state = self._advance(state, u, dt)
-            outputs.append(state[-1])
-        filtered = torch.stack(outputs)
-        return filtered if self.area == 1 else self.area * filtered
+            state, output = self.carry(state, u, dt)
+            outputs.append(output)
+        return torch.stack(outputs)
 
     def _admit(self, state: tuple[Tensor, ...], u: Tensor, dt: float) -> None:
         validate.positive("dt", dt)
@@ -182,6 +189,8 @@ def estimate_rate(spikes: Tensor, dt: float, synapse: Synapse | None) -> Tensor:
         TypeError, ValueError: for a train without steps, and a ``dt`` that is not positive.
     """
     u = _train("spikes", spikes) / validate.positive("dt", dt)
+    if synapse is not None:
+        validate.instance("synapse", synapse, Synapse, "a synapse or None")
     return u if synapse is None else synapse.filter(u, dt)
 
 
@@ -189,4 +198,4 @@ def _train(name: str, train: Tensor) -> Tensor:
     validate.tensor(name, train)
     if train.dim() == 0 or train.numel() == 0:
         raise ValueError(f"{name} must have shape (steps, …) and hold something")
-    return train
+    return validate.finite(name, train)

@@ -32,14 +32,18 @@ class ThesisSection(SphinxDirective):
 
 
 class Erratum(SphinxDirective):
-    """``{erratum} T2-eq24``: a box that says where the printed text errs."""
+    """``{erratum} T2-eq24``: a box that says where the printed text errs.
+
+    Of figures, measurements, gaps and questions, which do not err, it says what came of them.
+    """
 
     required_arguments = 1
     final_argument_whitespace = True
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        title = nodes.title("", "", nodes.Text("Erratum"))
+        title, box = nodes.title(), nodes.admonition(classes=["erratum"])
+        heads = []
         for id in self.arguments[0].replace(",", " ").split():
             entry = self.env.book_entries.get(id)
             if entry is None:
@@ -48,9 +52,13 @@ class Erratum(SphinxDirective):
                         f"{id} is no entry of the ledger", line=self.lineno
                     )
                 ]
+            head = "Erratum" if entry.errs else entry.verdict.capitalize()
+            if head not in heads:
+                heads.append(head)
             title += [nodes.Text(" · "), row_link(id)]
             title += nodes.inline("", f" {entry.place}", classes=["place"])
-        box = nodes.admonition("", title, classes=["erratum"])
+        title.insert(0, nodes.Text(", ".join(heads)))
+        box += title
         self.state.nested_parse(self.content, self.content_offset, box)
         return [box]
 

@@ -1,4 +1,8 @@
-"""The ledger as data: ``equations.json`` (what must be covered) joined with ``ledger.yml``."""
+"""The ledger as data: what must be covered, what we say of it, and what the checks found.
+
+``equations.json`` lists every item of the texts, ``ledger.yml`` has our words for each, and the
+verdict and method come from the chapters as they were executed: nobody copies them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,32 @@ from typing import Any
 
 import yaml
 
-from pcsnn.verification import METHODS, Verdict
+from pcsnn.verification import Finding, Verdict, parse
 
-VERDICTS = tuple(verdict.value for verdict in Verdict)
 UNCHECKED = "not yet checked"
 SOURCES = {"T1": "Draft 1", "T2": "Thesis", "S": "Song et al.", "P": "Pinchetti et al."}
 SHORT = {"T1": "draft 1", "T2": "thesis", "S": "Song", "P": "Pinchetti"}
 IS_ENTRY = re.compile(r"^(T1|T2|S|P)-")
-FIELDS = {"statement", "chapter", "method", "verdict", "correction", "reason"}
+FIELDS = {"statement", "chapter", "correction", "reason", "answer"}
+
+# The verdicts that an entry may have: those of its kind.
+_CLAIM = (Verdict.HOLDS, Verdict.CORRECTED, Verdict.FALSE, Verdict.UNDERSPECIFIED)
+_SHOWN = (Verdict.REPRODUCED, Verdict.IN_PART, Verdict.NOT_REPRODUCED, Verdict.REDRAWN)
+_ASKED = (Verdict.CLOSED, Verdict.OPEN)
+CLASSES = {
+    "equations and claims": _CLAIM,
+    "figures and measurements": _SHOWN,
+    "gaps and questions": _ASKED,
+}
+VERDICTS_OF = {
+    "figure": _SHOWN,
+    "measurements": _SHOWN,
+    "experiment": _SHOWN,
+    "gap": _ASKED,
+    "research question": _ASKED,
+}
+ERRATA = (Verdict.CORRECTED, Verdict.FALSE, Verdict.UNDERSPECIFIED)
+_EXPLAINED = (*ERRATA, Verdict.IN_PART, Verdict.NOT_REPRODUCED)
 
 _NAMES = {"eq": "equation ({})", "fig": "figure {}", "tab": "table {}", "thm": "theorem {}"}
 _NAMES |= {"lem": "lemma {}", "alg": "algorithm {}", "rq": "research question {}"}
@@ -31,7 +53,7 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: what a text prints, and what its check found."""
+    """One row: what a text prints, what we say of it, and what its check found."""
 
     id: str
     section: str
@@ -39,10 +61,11 @@ class Entry:
     printed: str
     statement: str
     chapter: str
-    method: str = ""
-    verdict: str = UNCHECKED
     correction: str = ""
     reason: str = ""
+    answer: str = ""
+    method: str = ""
+    verdict: str = UNCHECKED
 
     @property
     def source(self) -> str:
@@ -71,84 +94,92 @@ class Entry:
         number = re.fullmatch(r".*-eq(\w+)", self.id)
         return f"{SHORT[self.source]} {f'({number[1]})' if number else self.name}"
 
+    @property
+    def errs(self) -> bool:
+        """Whether the printed text is wrong, imprecise or open to several readings."""
+        return self.verdict in ERRATA
+
 
 def read(folder: Path) -> dict[str, Entry]:
-    """Read ``equations.json`` and ``ledger.yml`` from the folder of the chapters.
+    """Read the ledger from the folder of the chapters and their executed twins.
 
     Raises:
         LedgerError: naming every row that does not fit.
     """
     listed = json.loads((folder / "equations.json").read_text(encoding="utf-8"))
     rows = yaml.safe_load((folder / "ledger.yml").read_text(encoding="utf-8")) or {}
-    return join(listed, rows)
+    return join(listed, rows, findings(folder))
 
 
-def join(listed: Iterable[Mapping[str, str]], rows: Mapping[str, Mapping[str, Any]]) -> dict:
-    """Join the list of what must be covered with the ledger's rows, in the list's order."""
-    listed = list(listed)
-    faults = [
-        f"{id}: no such id in equations.json" for id in rows.keys() - {x["id"] for x in listed}
+def findings(folder: Path) -> list[tuple[str, Finding]]:
+    """Every verdict that an executed chapter shows, with the chapter's name."""
+    return [
+        (twin.stem, found)
+        for twin in sorted(folder.glob("*.ipynb"))
+        for cell in json.loads(twin.read_text(encoding="utf-8"))["cells"]
+        for output in cell.get("outputs", [])
+        for line in "".join(output.get("text", "")).splitlines()
+        if (found := parse(line))
+    ]
+
+
+def join(
+    listed: Iterable[Mapping[str, str]],
+    rows: Mapping[str, Mapping[str, Any]],
+    found: Iterable[tuple[str, Finding]],
+) -> dict[str, Entry]:
+    """Join what must be covered with our words and with what the chapters print, in order."""
+    listed, found = list(listed), list(found)
+    ids = {item["id"] for item in listed}
+    faults = [f"{id}: no such id in equations.json" for id in rows.keys() - ids]
+    faults += [
+        f"{x.entry}: {page} prints a verdict, but no such id"
+        for page, x in found
+        if x.entry not in ids
     ]
     entries = {}
     for item in listed:
-        row = rows.get(item["id"])
+        id = item["id"]
+        row = rows.get(id)
         if row is None:
-            faults.append(f"{item['id']}: no row in ledger.yml")
+            faults.append(f"{id}: no row in ledger.yml")
             continue
-        faults += [f"{item['id']}: {fault}" for fault in _faults(row)]
-        fields = {key: str(row[key]).strip() for key in FIELDS & row.keys()}
-        fields = {"statement": "", "chapter": ""} | fields
-        entries[item["id"]] = Entry(
-            item["id"], item["section"], item["kind"], item["printed"], **fields
-        )
+        printed = [(page, x) for page, x in found if x.entry == id]
+        faults += [f"{id}: {fault}" for fault in _faults(item["kind"], row, printed)]
+        said = {key: str(row.get(key, "")).strip() for key in FIELDS}
+        if printed:
+            said |= {"verdict": printed[0][1].verdict.value, "method": printed[0][1].method}
+        entries[id] = Entry(id, item["section"], item["kind"], item["printed"], **said)
     if faults:
-        raise LedgerError("ledger.yml:\n  " + "\n  ".join(sorted(faults)))
+        raise LedgerError("the ledger:\n  " + "\n  ".join(sorted(faults)))
     return entries
 
 
-def _faults(row: Mapping[str, Any]) -> Iterable[str]:
-    verdict, method = row.get("verdict"), row.get("method")
+def _faults(
+    kind: str, row: Mapping[str, Any], printed: Iterable[tuple[str, Finding]]
+) -> Iterable[str]:
+    """What is wrong with one row, given the verdicts that chapters print on it."""
     yield from (f"unknown field {key!r}" for key in row.keys() - FIELDS)
     yield from (f"{key} is missing" for key in ("statement", "chapter") if not row.get(key))
-    if verdict is None:
-        found = [key for key in ("method", "correction", "reason") if key in row]
-        yield from (f"has a {key} but no verdict" for key in found)
-        return
-    if verdict not in VERDICTS:
-        yield f"unknown verdict {verdict!r}"
-    if method not in METHODS:
-        yield f"unknown method {method!r}"
-    if verdict != "holds" and not row.get("reason"):
-        yield f"'{verdict}' needs a reason"
-    if (verdict == "holds with a correction") != bool(row.get("correction")):
-        yield "a correction belongs to 'holds with a correction', and to nothing else"
-
-
-def disagreements(entries: Mapping[str, Entry], findings: Iterable[tuple[str, Any]]) -> list[str]:
-    """Where the ledger and the verdicts printed in the chapters differ.
-
-    Args:
-        entries: the ledger.
-        findings: pairs of a chapter's name and the finding it printed.
-    """
-    faults, seen = [], set()
-    for chapter, found in findings:
-        entry = entries.get(found.entry)
-        if entry is None:
-            faults.append(f"{chapter} prints a verdict on {found.entry}, which has no row")
-            continue
-        seen.add(found.entry)
-        for field in ("verdict", "method"):
-            said, printed = getattr(entry, field), str(getattr(found, field))
-            if said != printed:
-                faults.append(f"{entry.id}: {field} is {said!r}, but {chapter} prints {printed!r}")
-        if entry.chapter != chapter:
-            faults.append(f"{entry.id}: chapter is {entry.chapter!r}, but {chapter} checks it")
-    unprinted = [id for id, e in entries.items() if e.verdict != UNCHECKED and id not in seen]
-    return faults + [f"{id}: has a verdict, but no chapter prints it" for id in unprinted]
+    for page, _ in printed:
+        if page != row.get("chapter"):
+            yield f"chapter is {row.get('chapter')!r}, but {page} checks it"
+    verdicts = {found.verdict for _, found in printed}
+    if len({(found.verdict, found.method) for _, found in printed}) > 1:
+        yield "two verdicts are printed, and they differ"
+    for verdict in verdicts:
+        if verdict not in VERDICTS_OF.get(kind, _CLAIM):
+            yield f"'{verdict}' is no verdict on an entry of the kind {kind!r}"
+        if verdict in _EXPLAINED and not row.get("reason"):
+            yield f"'{verdict}' needs a reason"
+    for field, verdict in (("correction", Verdict.CORRECTED), ("answer", Verdict.CLOSED)):
+        if bool(row.get(field)) != (verdict in verdicts):
+            yield f"{field} belongs to '{verdict}', and to nothing else"
+    if row.get("reason") and not verdicts:
+        yield "a reason, but no chapter prints a verdict"
 
 
 def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
     """How many rows have each verdict, *not yet checked* last."""
     verdicts = [entry.verdict for entry in entries.values()]
-    return {verdict: verdicts.count(verdict) for verdict in (*VERDICTS, UNCHECKED)}
+    return {verdict: verdicts.count(verdict) for verdict in (*map(str, Verdict), UNCHECKED)}

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from .blocks import entry_reference
-from .entries import SOURCES, UNCHECKED, VERDICTS, Entry, counts, read
+from .entries import CLASSES, SOURCES, UNCHECKED, Entry, counts, read
 from .katex import katex
 from .outputs import badge, slug
 
@@ -31,8 +31,9 @@ class _Generated(SphinxDirective):
 
     @property
     def entries(self) -> dict[str, Entry]:
-        for name in ("ledger.yml", "equations.json"):
-            self.env.note_dependency(str(Path(self.env.srcdir) / name))
+        folder = Path(self.env.srcdir)
+        for path in (folder / "ledger.yml", folder / "equations.json", *folder.glob("*.ipynb")):
+            self.env.note_dependency(str(path))
         return self.env.book_entries  # type: ignore[attr-defined]
 
     def markdown(self, text: str, entry: Entry) -> list[nodes.Node]:
@@ -55,26 +56,45 @@ class _Generated(SphinxDirective):
             markup = f"<code>{escape(entry.printed)}</code>"
         return [_html(f'<p class="printed"><span>printed</span> {markup}</p>')]
 
+    def mended(self, entry: Entry) -> Iterable[nodes.Node]:
+        """What stands in the place of the printed form; errata say by themselves why."""
+        why = "" if entry.errs else entry.reason
+        for label, text in (("correct", entry.correction), ("answer", entry.answer), ("why", why)):
+            if text:
+                yield _html(f'<div class="correction"><span>{label}</span>')
+                yield from self.markdown(text, entry)
+                yield _html("</div>")
+
 
 class Summary(_Generated):
     """``{ledger-summary}``: how many entries have each verdict, as a bar and a list."""
 
     def run(self) -> list[nodes.Node]:
         found = {verdict: n for verdict, n in counts(self.entries).items() if n}
-        page = "ledger.html"
         bar = "".join(
             f'<span class="{slug(v)}" style="flex-grow:{n}"></span>' for v, n in found.items()
         )
-        items = "".join(
-            f'<li class="{slug(v)}"><a href="{page}?verdict={slug(v)}"><b>{n}</b> {v}</a></li>'
-            for v, n in found.items()
+        groups = {**CLASSES, "to come": (UNCHECKED,)}
+        lists = "".join(
+            f"<dt>{group}</dt><dd><ul>"
+            + "".join(
+                self.item(verdict, found[verdict]) for verdict in verdicts if verdict in found
+            )
+            + "</ul></dd>"
+            for group, verdicts in groups.items()
+            if found.keys() & set(verdicts)
         )
         return [
             _html(
                 f'<div class="ledger-summary"><div class="bar" aria-hidden="true">{bar}</div>'
-                f"<ul>{items}</ul></div>"
+                f"<dl>{lists}</dl></div>"
             )
         ]
+
+    @staticmethod
+    def item(verdict: str, n: int) -> str:
+        link = f"ledger.html?verdict={slug(verdict)}"
+        return f'<li class="{slug(verdict)}"><a href="{link}"><b>{n}</b> {verdict}</a></li>'
 
 
 class Ledger(_Generated):
@@ -100,7 +120,7 @@ class Ledger(_Generated):
     def form(self) -> str:
         """The filters; a script shows them, so that nothing is dead without it."""
         entries = self.entries.values()
-        verdicts = {slug(v): f"{v} ({n})" for v, n in counts(self.entries).items()}
+        verdicts = {slug(v): f"{v} ({n})" for v, n in counts(self.entries).items() if n}
         parts = sorted({_chapter(entry) for entry in entries})
         chapters = {part: chapter_name(part) for part in parts}
         return (
@@ -124,10 +144,7 @@ class Ledger(_Generated):
         )
         yield from self.markdown(entry.statement, entry)
         yield from self.printed(entry)
-        if entry.correction:
-            yield _html('<div class="correction"><span>correct</span>')
-            yield from self.markdown(entry.correction, entry)
-            yield _html("</div>")
+        yield from self.mended(entry)
         yield _html(
             f'</div></td><td role="cell" data-label="Method">{entry.method or "—"}</td>'
             f'<td role="cell" data-label="Verdict">{badge(entry.verdict)}</td>'
@@ -143,7 +160,7 @@ class Errata(_Generated):
     def run(self) -> list[nodes.Node]:
         sections = []
         for source in reversed(SOURCES):
-            entries = [e for e in self.entries.values() if e.source == source and _errs(e)]
+            entries = [e for e in self.entries.values() if e.source == source and e.errs]
             if not entries:
                 continue
             section = nodes.section("", ids=[f"errata-{source.lower()}"])
@@ -163,19 +180,12 @@ class Errata(_Generated):
         yield from self.markdown(entry.statement, entry)
         yield from self.printed(entry)
         yield from self.markdown(entry.reason, entry)
-        if entry.correction:
-            yield _html('<div class="correction"><span>correct</span>')
-            yield from self.markdown(entry.correction, entry)
-            yield _html("</div>")
+        yield from self.mended(entry)
         yield _html('<p class="links">Checked in ')
         yield _where(entry)
         yield _html(
             f' · <a href="ledger.html#{entry.id}">{entry.id} in the ledger</a></p></article>'
         )
-
-
-def _errs(entry: Entry) -> bool:
-    return entry.verdict not in (VERDICTS[0], UNCHECKED)
 
 
 def _chapter(entry: Entry) -> str:

@@ -17,8 +17,9 @@ class verdict(nodes.General, nodes.Element):  # noqa: N801 (a docutils node)
 
 
 def slug(text: str) -> str:
-    """A verdict as a class name: ``holds with a correction`` is ``corrected``."""
-    return {"holds with a correction": "corrected", "not yet checked": "unchecked"}.get(text, text)
+    """A verdict as a class name: ``reproduced in part`` is ``reproduced-in-part``."""
+    short = {"holds with a correction": "corrected", "not yet checked": "unchecked"}
+    return short.get(text, text.replace(" ", "-"))
 
 
 def badge(text: str) -> str:

@@ -1,0 +1,1 @@
+"""What every experiment runs on: configurations, runs, records and where they came from."""

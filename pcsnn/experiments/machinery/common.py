@@ -1,0 +1,84 @@
+"""What several experiments do alike: load both splits, train one network, round what they found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import data
+from pcsnn.experiments.machinery.base import Context, Setting
+from pcsnn.rules import LearningRule
+from pcsnn.training import History, train
+
+
+class Length(Protocol):
+    """A configuration that says how long a network learns."""
+
+    @property
+    def epochs(self) -> int:
+        """How often it sees each sample."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a step."""
+        ...
+
+
+@lru_cache(maxsize=2)
+def datasets(
+    name: str, device: str, dtype: str = "float32", normalise: str = "unit"
+) -> tuple[data.Dataset, data.Dataset]:
+    """Both splits, once for each process."""
+    kind = getattr(torch, dtype)
+    training = data.load(name, "train", normalise=normalise, device=device, dtype=kind)
+    return training, data.load(name, "test", normalise=normalise, device=device, dtype=kind)
+
+
+def checksums(*parts: data.Dataset) -> dict[str, str]:
+    """Of the files that were used."""
+    return {f"{part.name} {part.split}": part.checksum for part in parts}
+
+
+def train_run(
+    network: nn.Module,
+    rule: LearningRule,
+    optimiser: torch.optim.Optimizer,
+    parts: tuple[data.Dataset, data.Dataset],
+    length: Length,
+    setting: Setting,
+    context: Context,
+    after_epoch: Callable[[History], object] | None = None,
+) -> History:
+    """Train as one run of an experiment: resumable, and ended where numbers are not finite.
+
+    Raises:
+        KeyboardInterrupt: when it was interrupted.
+    """
+    training, test = parts
+    history = train(
+        network,
+        rule,
+        optimiser,
+        training,
+        epochs=length.epochs,
+        batch_size=length.batch_size,
+        seed=setting.seed or 0,
+        validation=test,
+        progress=False,
+        checkpoint=context.checkpoint,
+        after_epoch=after_epoch,
+        on_divergence="stop",
+    )
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history
+
+
+def significant(value: float | Tensor, digits: int = 4) -> float:
+    """A number to so many significant digits."""
+    return float(f"{float(value):.{digits}g}")

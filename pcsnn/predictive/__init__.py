@@ -1,0 +1,1 @@
+"""Predictive coding (thesis 3.5): values, errors, and the rules that learn from them."""

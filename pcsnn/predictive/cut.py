@@ -1,0 +1,340 @@
+"""A look at any module: its forward pass, with autograd's graph cut at every value node.
+
+Each stage, what lies between nodes, is differentiated by autograd, and by nothing beyond its own
+two ends: at a node the graph ends in what was predicted and begins anew at the value held there.
+So a stage may be anything that PyTorch differentiates, a node may be read by several stages, and
+a stage may read several nodes: residuals, attention, convolutions, embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn.admission import admit_for_autograd, parameter_of, run
+from pcsnn.chains import Chain
+from pcsnn.energies import Gaussian
+from pcsnn.nodes import ValueNode, nodes_of
+from pcsnn.predictive.looks import Error
+from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
+from pcsnn.rules import of_its_own
+
+
+class Reads(NamedTuple):
+    """What one stage reads: nodes below it, and parameters that learn."""
+
+    nodes: list[int]
+    parameters: list[nn.Parameter]
+
+
+class Subject:
+    """A module that is looked at again and again during one episode.
+
+    Args:
+        network: any module with value nodes in it.
+        inputs: what it is given, one tensor or several.
+
+    Raises:
+        ValueError: for a module without value nodes, and for nodes met twice or never.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.run: Callable[..., Any] = getattr(network, "last_node", network)
+        self.inputs = inputs
+        self.chain = network.chain if isinstance(network, Chain) else None
+        self.names = dict((node, name) for name, node in nodes_of(network))
+        if not self.names:
+            raise ValueError(
+                f"network has no value node to infer: put a pcsnn.ValueNode into the forward of "
+                f"the {type(network).__name__} (pcsnn.with_nodes does it for a Sequential), or "
+                "use Backprop"
+            )
+        admit_for_autograd(network, inputs)
+        self.buffers = [(b, b.clone()) for b in network.buffers()]
+        self.learning = [p for p in network.parameters() if p.requires_grad]
+        self.nodes: list[ValueNode] = []
+        self.replay = Replay([b for b, _ in self.buffers])
+        self.draws = Draws(parameter_of(network).device)
+        self.written: list[bool] = []  # whether what a node hands on is changed in place above it
+
+    def describe(self, k: int) -> str:
+        """A node by its name; the output comes last."""
+        return (
+            f"the value node {self.names[self.nodes[k]]}" if k < len(self.nodes) else "the output"
+        )
+
+    def not_read(self, k: int) -> str:
+        """What to say where no gradient comes back to a node."""
+        if self.chain is not None:
+            stage = self.chain[k + 1]
+            return (
+                f"stage {k + 1} ({type(stage).__name__}) is not differentiable: no gradient "
+                "passes from what it gives to what it takes"
+            )
+        return (
+            f"no gradient passes from {self.describe(k)} to what lies above it: "
+            "a stage there is not differentiable, or nothing reads it"
+        )
+
+    def first(self) -> Any:
+        """The first pass, the forward pass: what it calls and draws is noted."""
+        versions = [part._version for part in self.inputs]
+        with self.replay:
+            output = run(self.run, self.inputs)
+        for k, (part, version) in enumerate(zip(self.inputs, versions, strict=True)):
+            if part._version != version:
+                name = "x" if len(self.inputs) == 1 else f"x[{k}]"
+                raise ValueError(
+                    f"network changes its input {name} in place: let it work on a copy"
+                )
+        self.draws.note(self.replay.generators)
+        return output
+
+    def again(self, *, anew: bool) -> Any:
+        """Another pass, from where the first began: with the same draws, and the same buffers."""
+        if self.replay.sound and not self.draws.any and not anew:
+            with self.replay:
+                return self.run(*self.inputs)
+        for buffer, before in self.buffers:
+            buffer.data.copy_(before)
+        if not self.draws.any:
+            return self.run(*self.inputs)
+        with self.draws:
+            return self.run(*self.inputs)
+
+    @contextmanager
+    def visited(self, visitor: CutLook) -> Iterator[None]:
+        """Every node asks the visitor while this lasts."""
+        for node in self.names:
+            node.visitor = visitor
+        try:
+            yield
+        finally:
+            for node in self.names:
+                node.visitor = None
+
+
+class CutLook:
+    """One forward pass of a :class:`Subject`, with given values at its nodes.
+
+    Args:
+        subject: the module and its input.
+        leaves: the values, each the beginning of a graph; ``None`` for the forward pass, where
+            every value is its prediction.
+        anew: compute all of it, although it was computed before.
+    """
+
+    def __init__(
+        self, subject: Subject, leaves: list[Tensor] | None = None, *, anew: bool = False
+    ) -> None:
+        self.subject, self._leaves = subject, [] if leaves is None else leaves
+        self._first, self._count = leaves is None, 0
+        self._graph: list[Tensor] = []  # what each stage predicts, with its graph
+        self._versions: list[int] = []
+        self._reads: dict[int, Reads] = {}
+        with subject.visited(self), torch.enable_grad():
+            output = subject.first() if self._first else subject.again(anew=anew)
+        self._admit_pass()
+        self._graph.append(self._admit_output(output))
+        self._predicted = [u.detach() for u in self._graph]
+        self.energies = [node.energy for node in subject.nodes]
+        if self._first:
+            subject.written = [handed._version > 0 for _, handed in subject.replay.given.values()]
+            self._admit_graph()
+
+    @classmethod
+    def forward(cls, network: nn.Module, inputs: tuple[Any, ...]) -> CutLook:
+        """The forward pass."""
+        return cls(Subject(network, inputs))
+
+    def meet(self, node: ValueNode, u: Tensor) -> Tensor:
+        """A node on the way: note what was predicted, go on from the value held there."""
+        subject, k = self.subject, self._count
+        self._count += 1
+        with torch._C.DisableTorchFunction():
+            if self._first:
+                self._admit_node(node, u)
+                subject.nodes.append(node)
+                self._leaves.append(u.detach().requires_grad_())
+            elif k >= len(subject.nodes) or subject.nodes[k] is not node:
+                raise ValueError(_ONE_ORDER)
+            self._graph.append(u)
+            self._versions.append(u._version)
+            return self._hand_on(k, node, self._leaves[k])
+
+    def _hand_on(self, k: int, node: ValueNode, x: Tensor) -> Tensor:
+        """One object for one value, by which a replay knows that nothing has changed."""
+        given = self.subject.replay.given
+        known = given.get(k)
+        written = self._first or self.subject.written[k]
+        if known is None or known[0] is not x or written:
+            handed = node.energy.hand_on(x)
+            if handed is x and written:
+                handed = x.clone()  # a value must not change where a ReLU above works in place
+            known = given[k] = x, handed
+        return known[1]
+
+    def _admit_node(self, node: ValueNode, u: Tensor) -> None:
+        name = f"the value node {self.subject.names.get(node, '')}".rstrip()
+        if node not in self.subject.names:
+            raise ValueError(f"{name} is not registered: a module must hold it as an attribute")
+        if node in self.subject.nodes:
+            raise ValueError(f"{name} is met twice in one pass: give each place its own")
+        if not _is_batch(u):
+            raise ValueError(f"{name} must be given a tensor (batch, …) of numbers, not {_kind(u)}")
+        if saves_elsewhere():
+            raise ValueError(
+                f"{name} must not lie within what torch.utils.checkpoint computes twice"
+            )
+
+    def _admit_pass(self) -> None:
+        """All nodes met, as at the first look, and what was predicted for them left as it was."""
+        if not self._first and self._count != len(self.subject.nodes):
+            raise ValueError(_ONE_ORDER)
+        for k, (u, version) in enumerate(zip(self._graph, self._versions, strict=True)):
+            if u._version != version:
+                raise ValueError(
+                    f"what is predicted for {self.subject.describe(k)} is changed in place "
+                    "after it: go on from what the node gives"
+                )
+
+    def _admit_output(self, output: Any) -> Tensor:
+        if not _is_batch(output):
+            kind = _kind(output)
+            raise ValueError(f"network must give one tensor (batch, …) of numbers, not {kind}")
+        return output
+
+    def _admit_graph(self) -> None:
+        """Every node met, and read; every stage differentiable."""
+        never = [
+            name for node, name in self.subject.names.items() if node not in self.subject.nodes
+        ]
+        if never:
+            raise ValueError(f"the value node {never[0]} is never met in a forward pass")
+        read = {j for k in range(len(self._graph)) for j in self.reads(k).nodes}
+        for k in range(len(self.subject.nodes)):
+            if k not in read:
+                raise ValueError(self.subject.not_read(k))
+
+    def describe(self, k: int) -> str:
+        """Node ``k`` by its name."""
+        return self.subject.describe(k)
+
+    def u(self, k: int) -> Tensor:
+        """What stage ``k`` predicts."""
+        return self._predicted[k]
+
+    def x(self, k: int) -> Tensor:
+        """The value of node ``k``."""
+        return self._leaves[k].detach()
+
+    def moved(self, deviations: Sequence[Error], *, anew: bool = False) -> CutLook:
+        """Run again, with leaves of their own for what has moved."""
+        leaves = [
+            leaf if d is None and not anew else _leaf(leaf, d)
+            for leaf, d in zip(self._leaves, deviations, strict=False)
+        ]
+        return CutLook(self.subject, [*leaves, *self._leaves[len(leaves) :]], anew=anew)
+
+    def change(self, k: int, origin: CutLook) -> Error:
+        """``u − u₀``, nothing where the stage was not even computed again."""
+        now, then = self._graph[k], origin._graph[k]
+        if now is then:
+            return None
+        energy = self.energies[k] if k < len(self.energies) else _OUTPUT
+        return energy.change(self._predicted[k], origin._predicted[k])
+
+    def reads(self, k: int) -> Reads:
+        """The nodes and parameters that the graph of stage ``k`` ends in."""
+        if k not in self._reads:
+            ends = _ends(self._graph[k])
+            nodes = [j for j, leaf in enumerate(self._leaves) if id(leaf) in ends]
+            learning = [p for p in self.subject.learning if id(p) in ends]
+            self._reads[k] = Reads(nodes, learning)
+        return self._reads[k]
+
+    def reads_nodes(self, k: int) -> Sequence[int]:
+        """The nodes that stage ``k`` reads."""
+        return self.reads(k).nodes
+
+    def back(
+        self, k: int, error: Tensor, feedback: Tensor | None = None
+    ) -> Iterable[tuple[int, Tensor]]:
+        """The vector-Jacobian product of stage ``k``, to every node that it reads."""
+        if feedback is not None:
+            raise ValueError(
+                "feedback needs stages with one weight matrix each, which are written out: "
+                "a pcsnn.Network without batch norm, hooks or parametrisations"
+            )
+        nodes = self.reads(k).nodes
+        if not nodes:
+            return ()
+        found = self._derivatives(k, [self._leaves[j] for j in nodes], error)
+        return [(j, g) for j, g in zip(nodes, found, strict=True) if g is not None]
+
+    def gradients(self, k: int, error: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Of all that stage ``k`` is made of."""
+        parameters = self.parameters(k)
+        if parameters:
+            found = self._derivatives(k, parameters, error)
+            pairs = zip(parameters, found, strict=True)
+            yield from ((p, of_its_own(g, p)) for p, g in pairs if g is not None)
+
+    def parameters(self, k: int) -> Sequence[nn.Parameter]:
+        """Those of stage ``k`` that learn."""
+        return self.reads(k).parameters
+
+    def _derivatives(
+        self, k: int, of: Sequence[Tensor], error: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        try:
+            return torch.autograd.grad(
+                self._graph[k], of, error, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as refused:
+            if "modified by an inplace operation" not in str(refused):
+                raise
+            raise ValueError(
+                f"the stage before {self.subject.describe(k)} changes in place what its own "
+                "derivative needs: let it work on copies"
+            ) from refused
+
+
+_ONE_ORDER = "network must meet its value nodes in one order at every look"
+_OUTPUT = Gaussian()  # whose changes are plain differences
+
+
+def _is_batch(u: Any) -> bool:
+    return torch.is_tensor(u) and u.is_floating_point() and u.dim() >= 2
+
+
+def _kind(u: Any) -> str:
+    if not torch.is_tensor(u):
+        return f"a {type(u).__name__}"
+    return f"one of shape {tuple(u.shape)} and {u.dtype}"
+
+
+def _leaf(leaf: Tensor, d: Error) -> Tensor:
+    x = leaf.detach()
+    return (x.clone() if d is None else x + d).requires_grad_()
+
+
+def _ends(u: Tensor) -> set[int]:
+    """The ids of all tensors in which the graph of ``u`` ends."""
+    if u.grad_fn is None:
+        return {id(u)} if u.requires_grad else set()
+    found: set[int] = set()
+    seen, left = set(), [u.grad_fn]
+    while left:
+        function = left.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        if hasattr(function, "variable"):
+            found.add(id(function.variable))
+        left += [f for f, _ in function.next_functions if f is not None]
+    return found

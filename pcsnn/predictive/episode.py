@@ -1,0 +1,347 @@
+"""Inference: the value nodes of a predictive coding network settle (thesis 3.5.1, eqs 40–42).
+
+Value nodes ``x`` are variables of their own. A stage predicts each from the one below,
+``u^(l) = s(x^(l−1))``, an error node holds ``ε = x − u``, and Euler steps of size γ walk down
+the energy ``F = Σ_l ½ |ε^(l)|²``:
+
+    x^(l) ← x^(l) + γ (−ε^(l) + (∂u^(l+1)/∂x^(l))ᵀ ε^(l+1)).
+
+**Deviations.** An episode starts from the forward pass, where every hidden error is zero, and
+the errors that then come down from the output may be smaller than the rounding of ``x``: in a
+deep sigmoid network ``x − u`` would be noise, or zero. So we keep ``d = x − x₀``, how far a
+value has moved from the forward pass, and its prediction's change ``c = u − u₀``, both small
+numbers with all their digits; ``ε = d − c`` is the same error. What has not moved at all is
+``None``: exactly zero, and nothing is computed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.admission import admit_targets, copies_of
+from pcsnn.chains import Chain
+from pcsnn.energies import OutputEnergy
+from pcsnn.networks import Network, hooked
+from pcsnn.predictive.cut import CutLook
+from pcsnn.predictive.dense import DenseLook, not_written_out
+from pcsnn.predictive.looks import Error, Look
+from pcsnn.rules import Inputs
+
+
+@dataclass(frozen=True)
+class State:
+    """A network during inference. Index ``k`` of a list is layer ``l = k + 2``.
+
+    Attributes:
+        t: inference steps taken.
+        values: ``x``, each ``(B, n)``.
+        predictions: ``u``.
+        errors: ``ε``; at a clamped output, minus the derivative of its energy.
+        energies: of each layer, the mean over the batch.
+        residual: ``max |ẋ|``, zero at an equilibrium.
+        changed: the stages whose weights a rule changes now, counted as ``k``.
+    """
+
+    t: int
+    values: list[Tensor]
+    predictions: list[Tensor]
+    errors: list[Tensor]
+    energies: Tensor
+    residual: float
+    changed: tuple[int, ...] = ()
+
+    @property
+    def energy(self) -> float:
+        """``F``, eq. 41: the sum over layers of the mean over the batch."""
+        return float(self.energies.sum())
+
+
+class Episode:
+    """One batch presented to a predictive coding network, from the forward pass on.
+
+    Args:
+        network: it is looked at, and not changed.
+        x: the input, clamped; several inputs in a tuple.
+        y: the target that the output is clamped to, or ``None``, and the output is free.
+        energy: of the output.
+        feedback: for each stage but the first, a matrix in the place of ``Wᵀ`` on the way back.
+        plastic: whether weights change while the values move, so that even what has not
+            moved is predicted anew.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Inputs,
+        y: Tensor | None,
+        energy: OutputEnergy,
+        feedback: Sequence[Tensor] | None = None,
+        *,
+        plastic: bool = False,
+    ) -> None:
+        self.plastic, self.energy = plastic, energy
+        buffers = list(network.buffers())
+        self._before = [(b, b.clone()) for b in buffers]
+        self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
+        try:
+            self._begin(network, x, y)
+        except Exception:
+            put_back(self._before)  # a refused batch moves no averages
+            raise
+        # Modules with moving averages move them in the forward pass and at no later look.
+        self._buffers = [(b, b.clone()) for b in buffers]
+        self.batch = self.output.shape[-2 if copies_of(network) else 0]
+        self.deltas: list[Error] = [None] * self.hidden
+        #: Whether no hidden node moves until something comes from above.
+        self.rests = all(e.rests for e in self.origin.energies)
+        self.feedback: Sequence[Tensor | None]
+        self.feedback = [None] * self.hidden if feedback is None else feedback
+        self.look: Look = self.origin
+        self.deviations: list[Error] = [None] * (self.hidden + (y is None))
+
+    def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
+        """The forward pass: condition C1, every value is its prediction."""
+        self.origin = look_at(network, x)
+        self.hidden = len(self.origin.energies)
+        self.output = self.origin.u(self.hidden)
+        self.unit = [e.is_unit for e in self.origin.energies]
+        for k, node_energy in enumerate(self.origin.energies):
+            if not self.unit[k]:
+                node_energy.admit(self.origin.describe(k), self.origin.u(k), self.samples)
+        other = y is not None and not isinstance(network, Network | Chain)
+        self.y = admit_targets(self.output, y, self.energy.loss) if other else y  # type: ignore
+
+    def restart(self) -> None:
+        """Back to the forward pass."""
+        self.look, self.deviations = self.origin, [None] * len(self.deviations)
+
+    def unmasked(self, k: int) -> Tensor:
+        """What is predicted for node ``k`` at first, without the −∞ that masks logits."""
+        u = self.origin.u(k)
+        if k == self.hidden or self.unit[k]:
+            return u
+        return u.masked_fill(torch.isneginf(u), 0)
+
+    def loss(self) -> Tensor:
+        """Of the forward pass, the mean over the batch."""
+        assert self.y is not None
+        if self.output.dim() == 2:
+            return self.energy.mean(self.output, self.y)
+        return self._mean(self.energy.value(self.output, self.y))
+
+    def parameters(self, k: int) -> list[nn.Parameter]:
+        """All that learns from the error of node ``k``: its stage's, and its energy's."""
+        found = list(self.origin.parameters(k))
+        energy = self.origin.energies[k] if k < self.hidden else None
+        held: list[nn.Parameter] = []
+        if isinstance(energy, nn.Module):
+            held = list(energy.parameters())
+        return [*found, *(p for p in held if p.requires_grad)]
+
+    def own(self, k: int, look: Look, delta: Error) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """What the energy of node ``k`` learns, ``−∂E/∂θ``, summed over the batch."""
+        if k < self.hidden and not self.unit[k]:
+            u = look.u(k)
+            delta = torch.zeros_like(u) if delta is None else delta
+            yield from look.energies[k].own(u, u + delta, delta)
+
+    def forget(self) -> None:
+        """Put moving averages back to before the forward pass: for someone who only looks."""
+        self._buffers = self._before
+        put_back(self._buffers)
+
+    def output_error(self) -> Tensor:
+        """What the output's error node holds at the forward pass."""
+        assert self.y is not None
+        return self.energy.error(self.output, self.y)
+
+    def start_from(self, values: Sequence[Tensor]) -> None:
+        """Begin with other values than those of the forward pass."""
+        if len(values) != len(self.deviations):
+            raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
+        for k, value in enumerate(values):
+            u = self.origin.u(k)
+            validate.tensor(f"values[{k}]", value)
+            validate.same_shape(f"values[{k}]", value, "the forward pass", u)
+            validate.same_kind(f"values[{k}]", value, "the forward pass", u)
+        self.deviations = [v - self.origin.u(k) for k, v in enumerate(values)]
+
+    def errors(self) -> list[Error]:
+        """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""
+        self.look = self.origin.moved(self.deviations[: self.hidden], anew=self.plastic)
+        c = self.changes = [self._change(k) for k in range(self.hidden + 1)]
+        self.deltas = [_minus(d, change) for d, change in zip(self.deviations, c, strict=False)]
+        errors = [self.error_of(k, delta) for k, delta in enumerate(self.deltas)]
+        if self.y is not None:
+            u = self.output if c[-1] is None else self.output + c[-1]
+            errors.append(self.energy.error(u, self.y))
+        put_back(self._buffers)
+        return errors
+
+    def _change(self, k: int) -> Error:
+        if self.plastic:
+            return self.look.u(k) - self.origin.u(k)
+        return self.look.change(k, self.origin)
+
+    def error_of(self, k: int, delta: Error, look: Look | None = None) -> Error:
+        """What error node ``k`` holds where its value is ``delta`` beside its prediction."""
+        if k == self.hidden or self.unit[k]:  # a free output pays ½ε², too
+            return delta
+        look = self.look if look is None else look
+        energy, u = look.energies[k], look.u(k)
+        if delta is None:
+            return None if energy.rests else energy.error(u, u)
+        return energy.error(u, u + delta, delta)
+
+    def slopes(self, errors: Sequence[Error]) -> list[Error]:
+        """``ẋ`` of every value node that is free to move (eq. 42), as just looked at."""
+        back: list[Error] = [None] * len(self.deviations)
+        for k, error in enumerate(errors):
+            if error is None or k == 0:
+                continue
+            for j, handed in self.look.back(k, error, self.feedback[k - 1]):
+                back[j] = _plus(handed, back[j])
+        return [self._pulled(k, handed) for k, handed in enumerate(back)]
+
+    def _pulled(self, k: int, back: Error) -> Error:
+        delta = self.deltas[k]
+        if k == self.hidden or self.unit[k]:
+            return _minus(back, delta)
+        energy, u = self.look.energies[k], self.look.u(k)
+        if delta is None:
+            return back if energy.rests else _plus(energy.pull(u, u), back)
+        return _plus(energy.pull(u, u + delta, delta), back)
+
+    def move(self, slopes: Sequence[Error], step_size: float | Tensor) -> None:
+        """One Euler step: ``x ← x + γ ẋ``."""
+        for k, slope in enumerate(slopes):
+            d = self.deviations[k]
+            if slope is None:
+                continue
+            if torch.is_tensor(step_size):
+                slope, gamma = step_size.to(slope) * slope, 1.0
+            else:
+                gamma = step_size
+            if d is None:
+                self.deviations[k] = slope if gamma == 1 else gamma * slope
+            else:
+                self.deviations[k] = d.add(slope, alpha=gamma)
+
+    def front(self, step_size: float | Tensor) -> list[Error]:
+        """The error of every node when it first reaches it, the output's first.
+
+        A node's error has come down all ways from the output; what the nodes behind do
+        meanwhile is of no consequence to it, and is left out.
+        """
+        origin, last = self.origin, self.hidden
+        errors: list[Error] = [None] * (last + 1)
+        back: list[Error] = [None] * last
+        self.deltas = back
+        errors[last] = self.output_error()
+        plain = not torch.is_tensor(step_size) and step_size == 1
+        for k in range(last, -1, -1):
+            if k < last:
+                d = back[k]
+                if d is not None and not plain:
+                    d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
+                back[k] = d
+                errors[k] = self.error_of(k, back[k], origin)
+            error = errors[k]
+            if error is not None and k > 0:
+                for j, handed in origin.back(k, error, self.feedback[k - 1]):
+                    back[j] = _plus(handed, back[j])
+        return errors
+
+    def energies(self, errors: Sequence[Error]) -> Tensor:
+        """``F`` of each node, the mean over the batch: ``(L − 1,)``, or ``(…, L − 1)``."""
+        last = self.output
+        nothing = last.new_zeros(last.shape[: self.samples - 1])
+        found = []
+        for k in range(self.hidden):
+            if self.unit[k]:
+                e = errors[k]
+                found.append(nothing if e is None else self._mean(0.5 * e.square()))
+            else:
+                found.append(self._mean(self.look.energies[k].value(self.look.u(k), self._x(k))))
+        if self.y is not None:
+            found.append(self._mean(self.energy.value(self.look.u(self.hidden), self.y)))
+        else:
+            e = errors[-1]
+            found.append(nothing if e is None else self._mean(0.5 * e.square()))
+        return torch.stack(found, dim=-1)
+
+    def _mean(self, prices: Tensor) -> Tensor:
+        """The sum for each sample, the mean over the batch."""
+        extra = prices.dim() - self.samples
+        prices = prices.flatten(self.samples).sum(dim=-1) if extra else prices
+        return prices.mean(dim=-1)
+
+    def _x(self, k: int) -> Tensor:
+        u, d = self.origin.u(k), self.deviations[k]
+        return u if d is None else u + d
+
+    def state(self, t: int, errors: Sequence[Error], changed: tuple[int, ...] = ()) -> State:
+        """Everything, for someone who looks."""
+        values = [self._x(k) for k in range(len(self.deviations))]
+        slopes = [s for s in self.slopes(errors) if s is not None]
+        return State(
+            t,
+            values if self.y is None else [*values, self.y],
+            [self.look.u(k) for k in range(self.hidden + 1)],
+            [torch.zeros_like(self.origin.u(k)) if e is None else e for k, e in enumerate(errors)],
+            self.energies(errors),
+            max((float(s.abs().max()) for s in slopes), default=0.0),
+            changed,
+        )
+
+
+def look_at(network: nn.Module, x: Inputs) -> Look:
+    """The forward pass of a network: written out where its stages are, cut where they are not."""
+    if isinstance(network, Network | Chain) and network.depth < 2:
+        raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
+    if isinstance(network, Network | Chain) and hooked(network):
+        raise ValueError(
+            f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
+            "its layers"
+        )
+    if isinstance(network, Network | Chain) and hooked(network.read_out()):
+        raise ValueError(
+            f"the read-out: {hooked(network.read_out())}, and its derivative is written out: "
+            "leave them out, or use Backprop"
+        )
+    if isinstance(network, Network):
+        if not not_written_out(network):
+            return DenseLook.forward(network, x)  # type: ignore[arg-type]
+        _admit_hooks(network)
+    return CutLook.forward(network, x if isinstance(x, tuple) else (x,))
+
+
+def _admit_hooks(network: Network) -> None:
+    """A hook around a whole layer is passed by where the cut is within the layer."""
+    for l, layer in enumerate(network.layers):
+        if network.value_nodes == "pre-activation" and hooked(layer):
+            raise ValueError(
+                f"layers[{l}]: {hooked(layer)}, and the network is cut at its pre-activation, "
+                "within it: put them on the layer's linear map or activation"
+            )
+
+
+def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Buffers as they were kept."""
+    for buffer, kept in buffers:
+        buffer.data.copy_(kept)  # past autograd, which would take it for a change it must refuse
+
+
+def _plus(a: Tensor, b: Error) -> Tensor:
+    return a if b is None else a + b
+
+
+def _minus(a: Error, b: Error) -> Error:
+    if b is None:
+        return a
+    return -b if a is None else a - b

@@ -1,0 +1,115 @@
+"""Watching inference: the value nodes settle, and someone looks (thesis 3.5.1, eqs 40–42)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.admission import admit, admit_input, admit_loss, read_out_of
+from pcsnn.energies import OutputEnergy
+from pcsnn.likelihood import Loss
+from pcsnn.predictive.episode import Episode, State, look_at, put_back
+from pcsnn.randomness import as_generator
+from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
+
+
+@torch.no_grad()
+def infer(
+    network: nn.Module,
+    x: Inputs,
+    y: Tensor | None = None,
+    *,
+    steps: int,
+    step_size: float,
+    loss: str | Loss = "squared_error",
+    values: Sequence[Tensor] | None = None,
+    feedback: Sequence[Tensor] | None = None,
+) -> Iterator[State]:
+    """Let the value nodes settle, and look at every step (eqs 40–42).
+
+    Args:
+        network: a predictive coding network.
+        x: inputs ``(B, n_in)``.
+        y: labels ``(B,)`` or targets ``(B, n_out)`` that the output is clamped to: the
+            learning phase. Without it the output is free: the prediction phase.
+        steps: Euler steps, 1 or more.
+        step_size: γ.
+        loss: the energy of the clamped output.
+        values: where the value nodes start, a tensor for each that is free; left out, at the
+            forward pass.
+        feedback: matrices in the place of the transposed weights.
+
+    Yields:
+        The state at t = 0, 1, …, ``steps``.
+
+    Raises:
+        DivergenceError: names the step and the layer whose energy is not finite.
+    """
+    validate.positive_int("steps", steps)
+    validate.positive("step_size", step_size)
+    energy = OutputEnergy(admit_loss(network, loss), read_out_of(network))
+    if y is None:
+        admit_input(network, x)
+    else:
+        y = admit(network, x, y, energy.loss)
+    episode = Episode(network, x, y, energy, feedback)
+    episode.forget()
+    if feedback is not None:
+        _admit_feedback(feedback, episode)
+    if values is not None:
+        episode.start_from(values)
+    for t in range(steps + 1):
+        errors = episode.errors()
+        state = episode.state(t, errors)
+        refuse_divergence(network, x, y, state)
+        yield state
+        episode.move(episode.slopes(errors), step_size)
+
+
+def _admit_feedback(feedback: Sequence[Tensor], episode: Episode) -> None:
+    if len(feedback) != episode.hidden:
+        raise ValueError(f"feedback must hold {episode.hidden} matrices, not {len(feedback)}")
+    for k, B in enumerate(feedback):
+        expected = (episode.origin.u(k + 1).shape[-1], episode.origin.u(k).shape[-1])
+        if B.shape[-2:] != expected:
+            raise ValueError(f"feedback[{k}] must have shape {expected}, not {tuple(B.shape)}")
+
+
+def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: State) -> None:
+    """Stop where an energy is not finite, and say when and in which layer."""
+    broken = (~torch.isfinite(state.energies)).nonzero()
+    if len(broken) == 0:
+        return
+    if state.t == 0:
+        explain_non_finite(network, x, x if y is None else y)
+    layer = int(broken[0, -1])
+    raise DivergenceError(
+        f"inference diverged at step {state.t}: the energy of layer {layer + 2} is "
+        f"{float(state.energies[tuple(broken[0])])}; take a smaller step_size"
+    )
+
+
+@torch.no_grad()
+def perturbed(
+    network: nn.Module, x: Inputs, sigma: float, seed: int | torch.Generator
+) -> list[Tensor]:
+    """Hidden values scattered about the forward pass: condition C1 broken (Song 5.1).
+
+    Args:
+        network: the network.
+        x: inputs ``(B, n_in)``.
+        sigma: the standard deviation of the scatter.
+        seed: of the draws, on the CPU.
+    """
+    sigma, generator = validate.non_negative("sigma", sigma), as_generator(seed)
+    kept = [(b, b.clone()) for b in network.buffers()]
+    look = look_at(network, x)
+    put_back(kept)
+    return [look.u(k) + sigma * _normal(look.u(k), generator) for k in range(len(look.energies))]
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like)

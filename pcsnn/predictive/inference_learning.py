@@ -1,0 +1,135 @@
+"""Inference learning: let the values settle, then change the weights (thesis 3.5.1, eq. 43).
+
+The rule of Whittington and Bogacz (2017), which Song et al. call IL (algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import deprecated, validate
+from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
+from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
+from pcsnn.predictive.looks import Error, per_copy
+from pcsnn.rules import DivergenceError, Report
+
+
+@dataclass(frozen=True)
+class InferenceLearning(LocalRule):
+    """Inference for a number of steps, then one change of all weights.
+
+    Args:
+        loss: the energy of the clamped output.
+        feedback: matrices in the place of the transposed weights.
+        steps: ``T``, at most how many Euler steps; a tensor ``(K,)`` gives each of K networks as
+            one its own.
+        step_size: γ; a tensor ``(K,)`` gives each of K networks as one its own.
+        tolerance: stop before ``steps`` when no value node moves by more than this per unit
+            of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for.
+        on_divergence: with ``"raise"`` inference that ends with more energy than it began
+            with is stopped as well, unless it has feedback: the step size is too large.
+    """
+
+    _guard: ClassVar[int] = FINITE | DESCENDED
+
+    steps: int | Tensor = 20
+    step_size: float | Tensor = 0.1
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _admit_steps(self.steps)
+        admit_step_size(self.step_size)
+        if self.tolerance is not None:
+            validate.positive("tolerance", self.tolerance)
+
+    def plan(self, network: nn.Module) -> Plan | str:
+        """All errors at the end."""
+        if self.tolerance is not None:
+            return "the kernel does not stop at a tolerance"
+        return Plan(self.steps, self.step_size, AT_END)
+
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Every stage learns at the end."""
+        last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+        for t in range(last + 1):
+            errors = episode.errors()
+            slopes = None if t == last else episode.slopes(errors)
+            end = slopes is None or self._settled(slopes)
+            yield Moment.of(t, episode, errors, dict(enumerate(errors)) if end else {})
+            if end:
+                return
+            assert slopes is not None
+            episode.move(slopes, self._gamma(t, episode))
+
+    def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
+        """With the energy at the end, which must not be above its start."""
+        found = prediction(episode, why=why)
+        energy = episode.energies(moments[-1].errors).sum(dim=-1)
+        # With feedback of its own inference is no descent, and the energy may well rise.
+        descends = self.on_divergence == "raise" and self.feedback is None and episode.rests
+        if descends and has_risen(energy, found.loss):
+            self._explain_rise(episode, found.loss)
+        return replace(found, energy=energy, steps=steps)
+
+    def _gamma(self, t: int, episode: Episode) -> float | Tensor:
+        """γ of the step from ``t`` on; zero in networks that have made all of theirs."""
+        gamma = per_copy(self.step_size)
+        if not torch.is_tensor(self.steps):
+            return gamma
+        return per_copy((t < self.steps).to(episode.output)) * gamma
+
+    def _settled(self, slopes: Sequence[Error]) -> bool:
+        if self.tolerance is None:
+            return False
+        return all(s is None or float(s.abs().max()) <= self.tolerance for s in slopes)
+
+    def _explain_rise(self, episode: Episode, start: Tensor) -> None:
+        """Run the episode again, for the step and the layer at which the energy left its start."""
+        episode.forget()
+        episode.restart()
+        for state in self._states(episode):
+            if has_risen(state.energies.sum(dim=-1), start) or state.changed:
+                raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
+
+
+def _admit_steps(steps: int | Tensor) -> None:
+    """Refuse what is no whole number from 1 on, nor for K networks as one a tensor of them."""
+    if not torch.is_tensor(steps):
+        validate.positive_int("steps", steps)
+    elif steps.dim() != 1 or steps.is_floating_point() or not bool((steps >= 1).all()):
+        raise ValueError("steps must hold a whole number, 1 or more, for each network")
+
+
+def risen(energy: Tensor, start: Tensor) -> Tensor:
+    """Where a finite start was left upwards, by more than rounding; NaN counts as up."""
+    return ~(energy <= start + 1e-4 * start.abs()) & torch.isfinite(start)
+
+
+def has_risen(energy: Tensor, start: Tensor) -> bool:
+    """Whether any of the networks has."""
+    return bool(risen(energy, start).any())
+
+
+def diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
+    """What to say: of the copy that is worst, the step, the layer and the energy."""
+    total = state.energies.sum(dim=-1)
+    worst = int((total - start).nan_to_num(torch.inf).argmax())
+    energies = state.energies.reshape(-1, state.energies.shape[-1])[worst]
+    layer = int(energies.nan_to_num(torch.inf).argmax()) + 2
+    now, before = float(total.reshape(-1)[worst]), float(start.reshape(-1)[worst])
+    return DivergenceError(
+        f"inference diverged: at step {state.t} of {steps} the energy is {now:.4g}, up from "
+        f"{before:.4g}, most of it in layer {layer}; take a smaller step_size"
+    )
+
+
+__getattr__ = deprecated.moved(
+    __name__, {"IncrementalInferenceLearning": "pcsnn.predictive.incremental"}
+)

@@ -1,0 +1,199 @@
+"""A forward pass run again computes only what depends on something new.
+
+During inference the values of a network move, its weights and its input do not, and most of a
+forward pass may depend on these alone: all that lies before the first node, for one. A
+:class:`Replay` notes every call to PyTorch and what came of it; when the same call comes again at
+the same place of the pass, with the very same tensors, none of them changed in place since, the
+result is what it was. Whatever a pass draws at random it draws again as it was, too: see
+:class:`Draws`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Call(NamedTuple):
+    """One call: what was called, and what it gave; with notes of both, to tell a change by."""
+
+    function: Callable[..., Any]
+    arguments: Any  # held, so that no other tensor can take over the identity of one of them
+    given: Any
+    result: Any
+    gave: Any
+
+
+class Replay(TorchFunctionMode):
+    """Gives what a call gave at the last pass, where it is given the very same tensors.
+
+    Args:
+        buffers: that a pass may change in place, and whose contents are put back after it.
+    """
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._calls: list[Call] = []
+        self._next = 0
+        self._buffers = {id(b) for b in buffers}
+        self._uses: Counter[int] = Counter()  # of each buffer, in how many calls
+        self._moved: set[int] = set()  # the buffers that were changed in place
+        #: What each node was given, and hands on.
+        self.given: dict[int, tuple[Tensor, Tensor]] = {}
+        #: Generators that calls were given, each in the state before.
+        self.generators: dict[torch.Generator, Tensor] = {}
+        #: Whether a pass changes nothing in place but buffers, and keeps to what can be noted.
+        self.sound = True
+
+    def __enter__(self) -> Replay:
+        """A pass begins."""
+        self._next = 0
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        """A pass ends. A buffer that it changed tells later calls something new at every pass."""
+        super().__exit__(*error)
+        self.sound = self.sound and all(self._uses[b] < 2 for b in self._moved)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Every call of the module to PyTorch comes here."""
+        place, everything = self._next, (args, kwargs or {}, torch.is_grad_enabled())
+        self._next += 1
+        given = _note(everything)
+        if place < len(self._calls):
+            known = self._calls[place]
+            same = known.function == func and known.given == given
+            if same and known.gave == _note(known.result):
+                return known.result
+        before = [(t, _version(t)) for t in _tensors(everything)]
+        self._note_generators(everything)
+        result = func(*args, **everything[1])
+        changed = [id(t) for t, version in before if _version(t) != version]
+        self._judge(func, [id(t) for t, _ in before], changed, result)
+        call = Call(func, everything, _note(everything) if changed else given, result, None)
+        self._calls[place : place + 1] = [call._replace(gave=_note(result))]
+        return result
+
+    def _judge(
+        self, func: Callable[..., Any], met: list[int], changed: list[int], result: Any
+    ) -> None:
+        """Whether this call can be left out when it comes again."""
+        self._uses.update(b for b in met if b in self._buffers)
+        self._moved.update(b for b in changed if b in self._buffers)
+        in_place = any(t not in self._buffers for t in changed)
+        if in_place or saves_elsewhere() or func == torch.Tensor.data_ptr or not _is_plain(result):
+            self.sound = False
+
+    def _note_generators(self, everything: Any) -> None:
+        for option in (*everything[0], *everything[1].values()):
+            if isinstance(option, torch.Generator):
+                self.generators.setdefault(option, option.get_state())
+
+
+class Draws:
+    """What the first pass drew at random, as dropout does: the others repeat the draw.
+
+    So an episode infers the values of one network, and leaves PyTorch's generators as one forward
+    pass does.
+
+    Args:
+        device: of the network; what is drawn on the processor counts as well.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = [device] if device.type == "cuda" else []
+        self._before = self._states()
+        self._own: dict[torch.Generator, Tensor] = {}
+        #: Whether anything was drawn.
+        self.any = False
+
+    def _states(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._cuda)]
+
+    def note(self, generators: dict[torch.Generator, Tensor]) -> None:
+        """The first pass is over; it was given these generators."""
+        self._own = generators
+        pairs = zip(self._before, self._states(), strict=True)
+        self.any = bool(generators) or not all(torch.equal(a, b) for a, b in pairs)
+
+    def __enter__(self) -> None:
+        """Draw the same again, while this lasts."""
+        self._after = self._states(), {g: g.get_state() for g in self._own}
+        self._set(self._before, self._own)
+
+    def __exit__(self, *error: object) -> None:
+        """As if nothing had been drawn."""
+        self._set(*self._after)
+
+    def _set(self, states: list[Tensor], own: dict[torch.Generator, Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._cuda, states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)
+        for generator, state in own.items():
+            generator.set_state(state)
+
+
+def _note(a: Any) -> Any:
+    """What tells the very same tensors as they are, and equal numbers and names, from others."""
+    if isinstance(a, Tensor):
+        return id(a), _version(a)
+    if isinstance(a, tuple | list):
+        return type(a), *map(_note, a)
+    if isinstance(a, dict):
+        return dict, *map(_note, a.items())
+    if isinstance(a, slice):
+        return slice, _note((a.start, a.stop, a.step))
+    if isinstance(a, float | complex):
+        return type(a), repr(a)  # which tells 0.0 from −0.0
+    if isinstance(a, _PLAIN):
+        return type(a), a
+    return object()  # like nothing else: what it holds may be another thing by now
+
+
+_PLAIN = (
+    bool, int, float, complex, str, type(None), type(...),
+    torch.dtype, torch.device, torch.layout, torch.memory_format,
+)  # fmt: skip
+
+
+def _is_plain(result: Any) -> bool:
+    """Whether a result is made of tensors, numbers and names, none of which a pass can change.
+
+    A call that gives nothing was made for something else that it did.
+    """
+    if isinstance(result, tuple):
+        return all(map(_is_plain, result))
+    return result is not None and isinstance(result, (Tensor, *_PLAIN))
+
+
+def saves_elsewhere() -> bool:
+    """Whether hooks decide what autograd saves, as they do in ``torch.utils.checkpoint``."""
+    return _hooks(True) is not None
+
+
+_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
+
+
+def _tensors(a: Any) -> Iterator[Tensor]:
+    if isinstance(a, Tensor):
+        yield a
+    elif isinstance(a, tuple | list):
+        for part in a:
+            yield from _tensors(part)
+    elif isinstance(a, dict):
+        yield from _tensors(list(a.values()))
+
+
+def _version(t: Tensor) -> int:
+    return -1 if t.is_inference() else t._version

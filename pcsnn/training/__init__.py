@@ -1,0 +1,16 @@
+"""Training: one loop for every learning rule, and for K networks as one."""
+
+from pcsnn.training.checkpoints import CheckpointError
+from pcsnn.training.evaluation import ACCURACY, accuracy, evaluate
+from pcsnn.training.loop import History, train
+from pcsnn.training.many import train_many
+
+__all__ = [
+    "ACCURACY",
+    "CheckpointError",
+    "History",
+    "accuracy",
+    "evaluate",
+    "train",
+    "train_many",
+]

@@ -1,0 +1,161 @@
+"""Checkpoints of a training run: everything that changes, and what it belongs to.
+
+A checkpoint is rewritten whole or not at all, is sealed with a checksum, is read without
+unpickling any object, and is only continued by the run it came from, with the data it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn.data import Dataset
+from pcsnn.data.files import write_atomically
+from pcsnn.likelihood import Loss
+
+# The file's first line is this and the SHA-256 of all that follows it.
+_MARK = b"pcsnn checkpoint 2 "
+_SEAL = len(_MARK) + hashlib.sha256().digest_size * 2 + 1
+_ZIP = b"PK\x03\x04"  # what earlier checkpoints begin with: they have no checksum
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that belongs to another run."""
+
+
+def capture(
+    network: nn.Module, optimiser: torch.optim.Optimizer, rule: object, order: torch.Generator
+) -> dict[str, Any]:
+    """A copy of all that training changes.
+
+    Args:
+        network: its parameters and buffers.
+        optimiser: its step sizes, momenta and so on.
+        rule: its ``state_dict``, if it has one: a rule that draws numbers, say.
+        order: the generator that shuffles the samples.
+    """
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "order": order.get_state(),
+    }
+    if hasattr(rule, "state_dict"):
+        state["rule"] = rule.state_dict()
+    return copy.deepcopy(state)
+
+
+def restore(
+    state: Mapping[str, Any],
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    rule: object,
+    order: torch.Generator,
+) -> None:
+    """Put everything back as it was when it was captured."""
+    network.load_state_dict(state["network"])
+    # The optimiser keeps the very tensors it is given, so it is given copies.
+    optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
+    optimiser.zero_grad(set_to_none=True)
+    order.set_state(state["order"].cpu())
+    if "rule" in state:
+        rule.load_state_dict(copy.deepcopy(state["rule"]))  # type: ignore[attr-defined]
+
+
+def save(path: Path, fingerprint: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that the file is always a whole one, the old or the new."""
+    content = io.BytesIO()
+    torch.save({"fingerprint": dict(fingerprint), **state}, content)
+    write_atomically(path, sealed(content.getvalue()))
+
+
+def load(path: Path, fingerprint: Mapping[str, str], device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint of the run that has this fingerprint.
+
+    Raises:
+        CheckpointError: when it is damaged, cannot be read, or belongs to another run.
+    """
+    content = _unsealed(path)
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        found = dict(state["fingerprint"])
+    except Exception as error:  # whatever a file of another kind makes of the reader
+        raise CheckpointError(f"checkpoint {path} cannot be read: delete it") from error
+    for key, value in fingerprint.items():
+        if found.get(key) != value:
+            detail = "" if "\n" in value else f" ({found.get(key)}, not {value})"
+            raise CheckpointError(f"checkpoint {path} was made with another {key}{detail}")
+    return state
+
+
+def sealed(content: bytes) -> bytes:
+    """A file's content behind the line by which a single flipped bit is found."""
+    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _unsealed(path: Path) -> bytes:
+    try:
+        whole = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
+    if whole.startswith(_ZIP):
+        raise CheckpointError(
+            f"checkpoint {path} has the format of an earlier version, without a checksum: delete it"
+        )
+    content = whole[_SEAL:]
+    if whole != sealed(content):
+        raise CheckpointError(f"checkpoint {path} cannot be read, it is damaged: delete it")
+    return content
+
+
+def describe_data(data: Dataset | None) -> str:
+    """A dataset by what it holds, whatever it is called and wherever it comes from."""
+    if data is None:
+        return "none"
+    digest = hashlib.sha256()
+    for part in (data.inputs, data.labels):
+        digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+        digest.update(_bytes(part))
+    return f"{data.name} {data.split} {len(data)} {digest.hexdigest()[:16]}"
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The numbers as they lie in memory, of any precision."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def describe_network(network: nn.Module) -> str:
+    """The network's structure and precision."""
+    return f"{network!r}\n{next(network.parameters()).dtype}"
+
+
+def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
+    """The optimiser as it was set up, whatever a schedule has made of it since."""
+    return f"{type(optimiser).__name__} {_plain(optimiser.defaults)}"
+
+
+def describe_rule(rule: object) -> str:
+    """The rule's class and its settings, but for those that have a state of their own."""
+    settings = {}
+    if dataclasses.is_dataclass(rule):
+        settings = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    return f"{type(rule).__name__} {_plain(settings)}"
+
+
+def _plain(settings: Mapping[str, object]) -> dict[str, object]:
+    """Numbers and words as they are, tensors as lists, losses by their names."""
+    kinds = bool | int | float | str | tuple | None
+    found: dict[str, object] = {}
+    for name, value in sorted(settings.items()):
+        value = value.name if isinstance(value, Loss) else value
+        value = value.tolist() if torch.is_tensor(value) else value
+        if isinstance(value, kinds | list):
+            found[name] = value
+    return found

@@ -1,0 +1,125 @@
+"""What training refuses at the door, each in a sentence that names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.data import Dataset
+from pcsnn.networks import Network
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+
+def check_fit(name: str, network: nn.Module, data: Dataset) -> None:
+    """Refuse data on another device, of another precision or of other sizes than the network."""
+    validate.instance("network", network, nn.Module, "a torch.nn.Module")
+    if isinstance(network, Network) and network.copies is not None:
+        raise TypeError(
+            f"network is a stack of {network.copies} networks: train them with train_many, and "
+            "measure each by itself"
+        )
+    validate.instance(name, data, Dataset, "a pcsnn.data.Dataset")
+    for parameter_name, parameter in network.named_parameters():
+        validate.same_kind(f"{name}.inputs", data.inputs, parameter_name, parameter)
+    sizes = getattr(network, "sizes", None)
+    if sizes is not None:
+        validate.matrix(f"{name}.inputs", data.inputs, sizes[0])
+        if len(data.classes) > sizes[-1]:
+            raise ValueError(
+                f"{name} has {len(data.classes)} classes, but the network {sizes[-1]} outputs"
+            )
+
+
+def check_metrics(metrics: Mapping[str, Metric]) -> None:
+    """Refuse what is no mapping of names to functions."""
+    validate.instance("metrics", metrics, Mapping, "a dict of functions")
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise TypeError(
+                f"metrics[{name!r}] must be a function (prediction, labels) -> (B,), "
+                f"not {type(metric).__name__}"
+            )
+
+
+def check_prediction(prediction: object, samples: int) -> None:
+    """Refuse what cannot be compared with labels."""
+    if not torch.is_tensor(prediction):
+        raise TypeError(f"network must return a tensor, not {type(prediction).__name__}")
+    if prediction.dim() != 2 or len(prediction) != samples:
+        raise ValueError(
+            f"network must return (batch, classes), for {samples} samples here, "
+            f"not {tuple(prediction.shape)}"
+        )
+
+
+def check_measure(name: str, value: object, samples: int) -> None:
+    """A mean over a batch instead of a value for each sample would be summed in silence."""
+    if not torch.is_tensor(value):
+        raise TypeError(f"{name} must give a tensor (B,), not {type(value).__name__}")
+    if value.shape != (samples,):
+        raise ValueError(
+            f"{name} must give a value for each sample, ({samples},) here, not {tuple(value.shape)}"
+        )
+
+
+def check_rule(rule: object) -> None:
+    """Refuse what is no learning rule, a class of rules among it."""
+    if isinstance(rule, type):
+        name = rule.__name__
+        raise TypeError(f"rule must be a learning rule, not the class {name}: write {name}()")
+    if not callable(rule):
+        raise TypeError(
+            f"rule must be a learning rule such as pcsnn.ZIL(), not {type(rule).__name__}"
+        )
+
+
+def loss_of(report: object, shape: tuple[int, ...] = ()) -> Tensor:
+    """The loss that a rule reports, one number, or one for each of K networks."""
+    loss = getattr(report, "loss", None)
+    if not torch.is_tensor(loss):
+        raise TypeError(
+            "rule must return a pcsnn.rules.Report with the loss, a tensor, "
+            f"not {type(report).__name__}"
+        )
+    if loss.shape != shape:
+        raise ValueError(
+            f"rule must report a loss of shape {shape}, the mean over the batch, "
+            f"not {tuple(loss.shape)}"
+        )
+    return loss.detach()
+
+
+def order_of(name: str, seed: int) -> torch.Generator:
+    """The generator of the order in which samples are seen."""
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"{name} must be a whole number, not {type(seed).__name__}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"{name} must be from 0 to 2**63 - 1, not {seed}")
+    return torch.Generator().manual_seed(seed)
+
+
+def check_optimiser(network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Refuse what is no optimiser, not one of this network, or asks for more than a gradient."""
+    validate.instance("optimiser", optimiser, torch.optim.Optimizer, "one of torch.optim")
+    if isinstance(optimiser, torch.optim.LBFGS):
+        raise TypeError("optimiser must not be LBFGS, which asks for several gradients a step")
+    held = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    if not any(id(parameter) in held for parameter in network.parameters()):
+        raise ValueError("optimiser holds none of the network's parameters")
+    for group in optimiser.param_groups:
+        validate.positive("the optimiser's learning rate", float(group.get("lr", 1.0)))
+
+
+def check_distinct(networks: Sequence[Network]) -> None:
+    """Refuse networks that share parameters: each would undo what another has learnt."""
+    seen: dict[int, int] = {}
+    for k, network in enumerate(networks):
+        for parameter in network.parameters():
+            if seen.setdefault(id(parameter), k) != k:
+                raise ValueError(
+                    f"networks[{k}] shares parameters with networks[{seen[id(parameter)]}]"
+                )

@@ -1,0 +1,281 @@
+"""One training loop for every learning rule.
+
+The loop knows no rule by name: it calls ``rule(network, x, y)`` and lets the optimiser step.
+After each epoch its whole state (network, optimiser, order of the samples, history) is put
+aside, so that a run that is interrupted or diverges ends with the last finished epoch, and a
+run that is resumed from its checkpoint ends with the very numbers of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.backprop import all_finite
+from pcsnn.data import Dataset, batches
+from pcsnn.likelihood import Loss, as_loss
+from pcsnn.rules import DivergenceError, LearningRule
+from pcsnn.training import checkpoints
+from pcsnn.training.checkpoints import CheckpointError
+from pcsnn.training.doors import (
+    Metric,
+    check_fit,
+    check_metrics,
+    check_optimiser,
+    check_rule,
+    loss_of,
+    order_of,
+)
+from pcsnn.training.evaluation import ACCURACY, accuracy, evaluate
+
+__all__ = ["ACCURACY", "CheckpointError", "History", "accuracy", "evaluate", "train"]
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run measured, epoch by epoch.
+
+    Attributes:
+        curves: ``"train_loss"`` (the mean of what the rule reported during the epoch), and
+            for each measure of the validation set ``"test_…"``: lists with one number an epoch.
+        seconds: wall time of each epoch.
+        interrupted: the run was stopped from the keyboard.
+        diverged: the epoch after the last one here produced NaN or infinite numbers.
+    """
+
+    curves: dict[str, list[float]] = field(default_factory=lambda: {"train_loss": []})
+    seconds: list[float] = field(default_factory=list)
+    interrupted: bool = False
+    diverged: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are finished."""
+        return len(self.seconds)
+
+    def extended(self, measures: Mapping[str, float], seconds: float) -> History:
+        """This history and one epoch more."""
+        curves = {name: [*self.curves.get(name, []), value] for name, value in measures.items()}
+        return History(curves, [*self.seconds, seconds])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, fit for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same during a run."""
+
+    network: nn.Module
+    rule: LearningRule
+    optimiser: torch.optim.Optimizer
+    data: Dataset
+    batch_size: int
+    seed: int
+    drop_last: bool
+    validation: Dataset | None
+    loss: Loss | None
+    metrics: Mapping[str, Metric]
+    order: torch.Generator
+
+    def fingerprint(self) -> dict[str, str]:
+        """All that has to be the same for a checkpoint to be continued: once, at the start."""
+        return {
+            "seed": str(self.seed),
+            "batch_size": str(self.batch_size),
+            "drop_last": str(self.drop_last),
+            "data": checkpoints.describe_data(self.data),
+            "validation": checkpoints.describe_data(self.validation),
+            "loss": "none" if self.loss is None else self.loss.name,
+            "metrics": ", ".join(sorted(self.metrics)),
+            "rule": checkpoints.describe_rule(self.rule),
+            "optimiser": checkpoints.describe_optimiser(self.optimiser),
+            "network": checkpoints.describe_network(self.network),
+        }
+
+    def capture(self, history: History) -> dict[str, Any]:
+        """A copy of everything that changes."""
+        state = checkpoints.capture(self.network, self.optimiser, self.rule, self.order)
+        return {**state, "history": history.as_dict()}
+
+    def restore(self, state: dict[str, Any]) -> History:
+        """Put everything back as it was."""
+        checkpoints.restore(state, self.network, self.optimiser, self.rule, self.order)
+        return History(**state["history"])
+
+    def one_epoch(self) -> dict[str, float]:
+        """Train on every sample once; then measure."""
+        self.network.train()
+        total = torch.zeros((), dtype=torch.float64, device=self.data.device)
+        count = 0
+        for x, y in batches(
+            self.data, self.batch_size, generator=self.order, drop_last=self.drop_last
+        ):
+            self.optimiser.zero_grad(set_to_none=True)
+            loss = loss_of(self.rule(self.network, x, y))
+            self.optimiser.step()
+            total += loss * len(x)
+            count += len(x)
+        measures = {"train_loss": float(total) / count}
+        if not math.isfinite(measures["train_loss"]):
+            raise DivergenceError("the training loss is NaN or infinite")
+        if not all_finite([*self.network.parameters(), *_averages(self.network)]):
+            raise DivergenceError("the weights are NaN or infinite")  # by the last of its steps
+        if self.validation is not None:
+            found = evaluate(self.network, self.validation, loss=self.loss, metrics=self.metrics)
+            measures |= {f"test_{name}": value for name, value in found.items()}
+        return measures
+
+
+def train(
+    network: nn.Module,
+    rule: LearningRule,
+    optimiser: torch.optim.Optimizer,
+    data: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    validation: Dataset | None = None,
+    loss: str | Loss | None = None,
+    metrics: Mapping[str, Metric] = ACCURACY,
+    drop_last: bool = False,
+    progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    after_epoch: Callable[[History], object] | None = None,
+    on_divergence: str = "raise",
+) -> History:
+    """Train a network with any learning rule, and measure after every epoch.
+
+    Args:
+        network: trained in place, on the device where it and the data already are.
+        rule: fills ``.grad``; see :mod:`pcsnn.rules`. A rule with a state of its own has
+            ``state_dict`` and ``load_state_dict``, and the state goes into the checkpoint.
+        optimiser: any of :mod:`torch.optim`, holding the network's parameters.
+        data: what to train on.
+        epochs: how often each sample is seen, counting what a checkpoint already holds.
+        batch_size: samples in a step.
+        seed: of the order in which samples are seen.
+        validation: what to measure on after each epoch, in evaluation mode.
+        loss: measured on ``validation``; the rule's own ``loss`` where it has one.
+        metrics: further measures on ``validation``, each ``(prediction, labels) -> (B,)``.
+        drop_last: leave out a last batch that is smaller than the others.
+        progress: show a bar, where there is a terminal to show it on.
+        checkpoint: a file that is rewritten after each epoch, and continued where it exists.
+        after_epoch: called with the history before the epoch's state is put aside: the place
+            for a schedule of the step size, as a function of ``history.epochs``.
+        on_divergence: ``"raise"`` or ``"stop"``, when numbers are no longer finite. Either
+            way the network is put back to its last finished epoch.
+
+    Returns:
+        The history. After Ctrl-C it is that of the finished epochs, ``interrupted``, and
+        network and optimiser are as they were after the last of them.
+
+    Raises:
+        ValueError, TypeError: where sizes, devices or precisions do not fit one another.
+        CheckpointError: for a checkpoint that is damaged or of another configuration.
+        DivergenceError: with ``on_divergence="raise"``.
+    """
+    validate.positive_int("epochs", epochs)
+    validate.positive_int("batch_size", batch_size)
+    validate.one_of("on_divergence", on_divergence, ("raise", "stop"))
+    validate.flag("drop_last", drop_last)
+    check_fit("data", network, data)
+    if validation is not None:
+        check_fit("validation", network, validation)
+    check_rule(rule)
+    check_metrics(metrics)
+    check_optimiser(network, optimiser)
+    if after_epoch is not None and not callable(after_epoch):
+        raise TypeError(f"after_epoch must be a function, not {type(after_epoch).__name__}")
+    order = order_of("seed", seed)
+    loss = getattr(rule, "loss", None) if loss is None else loss
+    measured = None if loss is None else as_loss(loss)
+    run = _Run(
+        network, rule, optimiser, data, batch_size, seed, drop_last,
+        validation, measured, metrics, order,
+    )  # fmt: skip
+    kept = None if checkpoint is None else _Kept(Path(checkpoint), run.fingerprint())
+    history = History() if kept is None else kept.resume(run, epochs)
+    return _loop(run, history, epochs, kept, after_epoch, on_divergence, progress)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The file that a run is kept in, and what it is a run of."""
+
+    path: Path
+    fingerprint: dict[str, str]
+
+    def resume(self, run: _Run, epochs: int) -> History:
+        """Go on where the file was written, if there is one."""
+        if not self.path.exists():
+            return History()
+        history = run.restore(checkpoints.load(self.path, self.fingerprint, run.data.device))
+        if history.epochs > epochs:
+            raise CheckpointError(
+                f"checkpoint {self.path} holds {history.epochs} epochs, more than the {epochs} "
+                "asked for"
+            )
+        return history
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the file anew."""
+        checkpoints.save(self.path, self.fingerprint, state)
+
+
+def _loop(
+    run: _Run,
+    history: History,
+    epochs: int,
+    kept: _Kept | None,
+    after_epoch: Callable[[History], object] | None,
+    on_divergence: str,
+    progress: bool,
+) -> History:
+    from tqdm import tqdm
+
+    state = run.capture(history)
+    bar = tqdm(
+        total=epochs, initial=history.epochs, unit="epoch", disable=None if progress else True
+    )
+    try:
+        while history.epochs < epochs:
+            start = time.perf_counter()
+            measures = run.one_epoch()
+            history = history.extended(measures, time.perf_counter() - start)
+            if after_epoch is not None:
+                after_epoch(history)
+            state = run.capture(history)
+            if kept is not None:
+                kept.save(state)
+            bar.update()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in measures.items()})
+    except KeyboardInterrupt:
+        return replace(run.restore(state), interrupted=True)
+    except DivergenceError as error:
+        history = replace(run.restore(state), diverged=True)
+        if on_divergence == "raise":
+            raise DivergenceError(
+                f"training diverged in epoch {history.epochs + 1}: {error}"
+            ) from error
+    finally:
+        bar.close()
+    return history
+
+
+def _averages(network: nn.Module) -> list[Tensor]:
+    """Batch norm's; other buffers may hold an infinity on purpose, as masks do."""
+    ends = ("running_mean", "running_var")
+    return [buffer for name, buffer in network.named_buffers() if name.endswith(ends)]

@@ -1,0 +1,430 @@
+"""What the ground refuses, in one sentence that names the argument."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+from torch.nn.utils import weight_norm as old_weight_norm
+
+import pcsnn
+from pcsnn import batchnorm, data, likelihood, plotting, validate
+from pcsnn.activations import Activation, activation
+from pcsnn.data import Dataset
+from pcsnn.ensembles import stack, unstack
+from pcsnn.networks import Layer, Network, plain
+from pcsnn.perturbation import WeightPerturbation, trial_and_error
+from pcsnn.randomness import as_generator
+from pcsnn.spiking import LIFRate, NoisyLIFRate
+
+ONES = torch.ones(3, 2)
+
+
+def refused(message, function, *arguments, **options):
+    with pytest.raises((TypeError, ValueError), match=message):
+        function(*arguments, **options)
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float32"}, "dtype must be a type such as torch.float32, not 'float32'"),
+        ({"dtype": torch.int64}, "dtype must be a floating-point type, not torch.int64"),
+        ({"device": "gpu"}, "device must be one such as 'cpu' or 'cuda', not 'gpu'"),
+        ({"device": None}, "device must be one such as"),
+        ({"device": "cuda:99"}, "device is 'cuda:99', but PyTorch finds no such GPU here"),
+    ],
+)
+def test_dtypes_and_devices(options, message):
+    refused(message, pcsnn.mlp, [3, 2], **options)
+    refused(message, data.load, "digits", **options)
+    if "dtype" in options:
+        refused(message, data.one_hot, torch.tensor([0]), 2, **options)
+    else:
+        dataset = Dataset(ONES, torch.tensor([0, 1, 0]), ("a", "b"))
+        if options["device"]:
+            refused(message, dataset.to, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_norm": "yes"}, "batch_norm must be True or False, not 'yes'"),
+        ({"bias": None}, "bias must be True or False, not None"),
+        ({"squash_input": 1}, "squash_input must be True or False, not 1"),
+        ({"seed": -1}, r"seed must be from 0 to 2\^64 - 1, not -1"),
+        ({"activation": nn.Tanh}, "activation must be one of"),
+        ({"activation": None}, "activation must be one of"),
+        ({"init": ["he"]}, "init must be one of"),
+    ],
+)
+def test_settings_of_a_network(options, message):
+    refused(message, pcsnn.mlp, [3, 2, 2], **options)
+
+
+def test_seeds():
+    for wrong in (-1, 2**64, True, 1.0, "1", None):
+        refused("seed must be", as_generator, wrong)
+    assert as_generator(np.int64(3)).initial_seed() == 3
+    assert as_generator(2**64 - 1).initial_seed() == 2**64 - 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_generators_are_on_the_cpu():
+    refused("seed must be a generator on the CPU", as_generator, torch.Generator("cuda"))
+
+
+def test_orthogonal_weights_come_from_their_own_seed():
+    weights = []
+    for of_the_process in (1, 2):
+        torch.manual_seed(of_the_process)
+        weights.append(pcsnn.mlp([7, 5], init="orthogonal", seed=3).layers[0].linear.weight)
+    assert torch.equal(*weights)
+    other = pcsnn.mlp([7, 5], init="orthogonal", seed=4).layers[0].linear.weight
+    assert not torch.equal(other, weights[0])
+
+
+def test_a_network_made_in_inference_mode_can_learn():
+    with torch.inference_mode():
+        network = pcsnn.mlp([2, 3, 2], device="cpu")
+    assert not any(p.is_inference() for p in network.parameters())
+    network(ONES).sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_flags_and_numbers():
+    refused("a must be True or False, not array", validate.flag, "a", np.zeros(1))
+    refused("a must be finite, not inf", validate.number, "a", math.inf)
+    refused("a must be a number, not bool", validate.number, "a", True)
+    assert validate.number("a", -2) == -2.0
+    for sparse in (torch.eye(3).to_sparse(), torch.eye(3).to_sparse_csr()):
+        refused(r"x must be dense, not sparse: give x\.to_dense\(\)", validate.tensor, "x", sparse)
+        refused("x must be dense", pcsnn.mlp([3, 2]), sparse)
+
+
+# --- datasets ---
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (2, "classes must be the names of the classes, in order, not int"),
+        ("ab", "classes must be the names of the classes, in order, not str"),
+        (("a", "b", "a"), "classes must have different names, but 'a' is there twice"),
+    ],
+)
+def test_classes(classes, message):
+    refused(message, Dataset, ONES, torch.tensor([0, 1, 0]), classes)
+
+
+def test_batches():
+    dataset = Dataset(ONES, torch.tensor([0, 1, 0]), ("a", "b"))
+    refused("dataset must be a pcsnn.data.Dataset, not Tensor", data.batches, ONES, 2)
+    refused("generator must be a torch.Generator, not int", data.batches, dataset, 2, generator=0)
+    refused("shuffle must be True or False", data.batches, dataset, 2, shuffle="no")
+    refused("drop_last must be True or False", data.batches, dataset, 2, drop_last=0, shuffle=False)
+    refused("flatten must be True or False", data.load, "digits", flatten="no")
+    refused("download must be True or False", data.load, "digits", download=None)
+    refused("dtype must be a type", dataset.to, dtype="float64")
+
+
+def test_a_dataset_in_a_data_loader():
+    dataset = data.load("digits").take(7)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=3)
+    inputs, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    assert torch.equal(inputs, dataset.inputs)
+    assert torch.equal(labels, dataset.labels)
+    assert len(list(dataset)) == 7
+
+
+def test_targets_of_one_output_are_its_labels():
+    labels = torch.tensor([1, 0, 1])
+    assert data.targets(labels, 1, torch.float64).tolist() == [[1.0], [0.0], [1.0]]
+    assert torch.equal(data.targets(labels, 3), data.one_hot(labels, 3))
+    refused("labels must be from 0 to 1, but holds 2", data.targets, torch.tensor([2]), 1)
+    refused("outputs must be at least 1", data.targets, labels, 0)
+
+
+# --- likelihoods ---
+
+
+def test_logits_have_an_axis():
+    for function in (likelihood.softmax, likelihood.log_softmax, likelihood.softmax_jacobian):
+        refused(r"z must have shape \(…, K\) with K at least 1", function, torch.tensor(1.0))
+        refused(r"z must have shape \(…, K\) with K at least 1", function, torch.ones(2, 0))
+
+
+def test_probabilities():
+    half, negative = torch.full((2, 2), 0.5), torch.tensor([[1.5, -0.5], [0.5, 0.5]])
+    for function in (likelihood.cross_entropy, likelihood.cross_entropy_gradient):
+        refused("target must hold probabilities, but some are negative", function, half, negative)
+    for function in (likelihood.categorical_nll, likelihood.categorical_nll_gradient):
+        refused("target must hold probabilities, but some are negative", function, half, negative)
+        refused("prediction must hold probabilities, but some", function, negative, half)
+        refused("prediction must hold probabilities .* sum 1", function, 1.1 * half, half)
+
+
+def test_rows_that_sum_to_one_may_not_be_negative():
+    refused("none negative", validate.probabilities, "y", torch.tensor([[1.5, -0.5]]))
+    refused("each row with sum 1", validate.probabilities, "y", torch.tensor([[0.5, 0.4]]))
+    refused("y holds NaN", validate.probabilities, "y", torch.tensor([[-1.0, float("nan")]]))
+
+
+# --- batch norm ---
+
+
+def test_batch_norm():
+    x, one = torch.randn(4, 3, generator=as_generator(0)), torch.ones(3)
+    moving = batchnorm.batch_statistics(x)
+    calls = {
+        "batch_norm": lambda g=one, b=one, e=1e-5: batchnorm.batch_norm(x, g, b, e),
+        "inference": lambda g=one, b=one, e=1e-5: batchnorm.batch_norm_inference(
+            x, g, b, moving, e
+        ),
+        "backward": lambda g=one, b=one, e=1e-5: batchnorm.batch_norm_backward(x, x, g, b, e),
+    }
+    for call in calls.values():
+        call()
+        refused("epsilon must be zero or positive", call, e=-1.0)
+        for wrong in (torch.ones(1), torch.ones(4), torch.ones(4, 3)):
+            refused(r"gamma must have shape \(3,\), one number a unit", call, g=wrong)
+            refused(r"(beta|variance) must have shape \(3,\), one number a unit", call, b=wrong)
+    narrow = batchnorm.BatchStatistics(torch.ones(1), one)
+    refused(r"mean must have shape \(3,\)", batchnorm.standardise, x, narrow)
+    refused("x_hat has shape", batchnorm.batch_norm_backward, x, x[:2], one, one)
+    refused("batch_size must be at least 2", batchnorm.unbiased, one, 1)
+    refused("alpha must be from 0 to 1", batchnorm.moving_average, one, one, 1.5)
+    refused("alpha must be a number", batchnorm.moving_average, one, one, "most")
+    refused("batch has shape", batchnorm.moving_average, one, torch.ones(1))
+
+
+# --- networks ---
+
+
+def test_layers():
+    sigma = activation("tanh")
+    refused("linear must be an nn.Linear, not Conv2d", Layer, nn.Conv2d(1, 1, 1), sigma)
+    refused("norm must be an nn.BatchNorm1d", Layer, nn.Linear(2, 3), sigma, nn.LayerNorm(3))
+    refused("norm has 4 features, but linear", Layer, nn.Linear(2, 3), sigma, nn.BatchNorm1d(4))
+    refused(r"layers\[0\] must be a pcsnn.networks.Layer, not Linear", Network, [nn.Linear(2, 3)])
+    refused("initialise the networks, and stack", pcsnn.initialise, stack([pcsnn.mlp([2, 2])] * 2))
+    refused("network must be a pcsnn.Network, not Linear", pcsnn.initialise, nn.Linear(2, 2))
+    network = pcsnn.mlp([2, 3, 2])
+    parametrizations.weight_norm(network.layers[1].linear)
+    refused(r"layers\[1\].linear has a parametrised weight", pcsnn.initialise, network)
+
+
+def test_sizes_are_those_of_the_layers_as_they_are():
+    network = pcsnn.mlp([2, 3, 4])
+    network.layers[1].linear = nn.Linear(3, 7)
+    assert (network.sizes, network.outputs, network.depth) == ([2, 3, 7], 7, 2)
+    network.layers[0].linear = nn.Linear(2, 5)
+    refused(
+        r"layers do not fit: layers\[1\] has weights of shape \(7, 3\) where", network.admit_layers
+    )
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+def test_chains():
+    chain = pcsnn.Chain([nn.Linear(2, 3), Pair()], outputs=3)
+    refused(r"stages\[1\] must give a tensor, not tuple", chain, ONES)
+    rows = pcsnn.Chain([nn.Linear(2, 3), nn.Tanh()], outputs=3)
+    refused(r"stages must end in \(batch, 3\)", rows, torch.ones(2, 4, 2))
+    refused(r"stages\[0\] must be a module, not ReLU", pcsnn.Chain, [nn.ReLU], outputs=3)
+    refused("stages must be a sequence of modules", pcsnn.Chain, nn.Linear(2, 3), outputs=3)
+    pcsnn.Chain(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), outputs=3)(ONES)
+
+
+# --- what a layer's linear map may be ---
+
+
+class Adapted(nn.Linear):
+    def forward(self, a):
+        return super().forward(a) + 1
+
+
+class Renamed(nn.Linear):
+    """Another name for the same."""
+
+
+def spoil(linear, how):
+    if how == "forward hook":
+        linear.register_forward_hook(lambda m, i, o: o)
+    elif how == "forward pre-hook":
+        linear.register_forward_pre_hook(lambda m, i: None)
+    elif how == "backward hook":
+        linear.register_full_backward_hook(lambda m, i, o: None)
+    elif how == "backward pre-hook":
+        linear.register_full_backward_pre_hook(lambda m, o: None)
+    elif how == "hook of the bias":
+        linear.bias.register_hook(lambda g: 0 * g)
+    elif how == "post-accumulate hook":
+        linear.weight.register_post_accumulate_grad_hook(lambda p: None)
+    elif how == "forward of the object":
+        linear.forward = lambda a: a
+    else:
+        {
+            "weight_norm": parametrizations.weight_norm,
+            "spectral_norm": parametrizations.spectral_norm,
+            "old weight_norm": old_weight_norm,
+            "pruned weight": lambda m: prune.l1_unstructured(m, "weight", 1),
+            "pruned bias": lambda m: prune.l1_unstructured(m, "bias", 1),
+        }[how](linear)
+    return linear
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("forward hook", "it has hooks"),
+        ("forward pre-hook", "it has hooks"),
+        ("backward hook", "it has hooks"),
+        ("backward pre-hook", "it has hooks"),
+        ("hook of the bias", "its bias has hooks, which run in autograd's backward pass"),
+        ("post-accumulate hook", "its weight has hooks"),
+        ("forward of the object", "Linear has a forward of its own"),
+        ("weight_norm", "its parameters are parametrised"),
+        ("spectral_norm", "its parameters are parametrised"),
+        ("old weight_norm", "its weight is made of other parameters"),
+        ("pruned weight", "its weight is made of other parameters"),
+        ("pruned bias", "its bias is made of other parameters"),
+    ],
+)
+def test_what_is_more_than_a_linear_map_is_told(how, reason):
+    network = pcsnn.mlp([2, 3, 2])
+    assert plain(network.layers[0].linear) is None
+    spoil(network.layers[0].linear, how)
+    assert reason in plain(network.layers[0].linear)
+    message = rf"networks\[0\] has a layer that cannot be stacked: .*{reason}"
+    refused(message, stack, [network, pcsnn.mlp([2, 3, 2])])
+
+
+def test_hooks_on_batch_norms_parameters_are_told():
+    network = pcsnn.mlp([2, 3, 2], batch_norm=True)
+    assert not network.not_plain()
+    network.layers[0].norm.weight.register_post_accumulate_grad_hook(lambda p: None)
+    assert "hooks on a parameter" in network.not_plain()
+
+
+def test_subclasses_are_plain_if_they_compute_the_same():
+    assert plain(Renamed(2, 3)) is None
+    assert plain(nn.Linear(2, 3, bias=False)) is None
+    assert plain(Adapted(2, 3)) == "Adapted has a forward of its own"
+    assert plain(stack([pcsnn.mlp([2, 3])] * 2).layers[0].linear) is None
+
+
+# --- stacks ---
+
+
+def test_stacks_are_of_the_same_functions():
+    def rates(*gammas):
+        return [pcsnn.mlp([2, 3, 2], activation=LIFRate(gamma)) for gamma in gammas]
+
+    stack(rates(0.02, 0.02))
+    other = r"networks\[1\] has other activations"
+    refused(other, stack, rates(0.02, 0.1))
+    square = [
+        Activation("square", lambda z, k=k: k * z**2, lambda z, k=k: 2 * k * z) for k in (1, 2)
+    ]
+    refused(other, stack, [pcsnn.mlp([2, 3, 2], activation=a) for a in square])
+    squashed = pcsnn.mlp([2, 3, 2], "tanh", squash_input=True)
+    refused(other, stack, [pcsnn.mlp([2, 3, 2], "tanh"), squashed])
+    squashed.input_activation = activation("sigmoid")
+    x = ONES
+    assert torch.allclose(stack([squashed] * 2)(x)[1], squashed(x), atol=1e-6)
+    noisy = pcsnn.mlp([2, 3, 2], activation=NoisyLIFRate(noise=0.1))
+    refused(r"networks\[0\] has .*(noise|NoisyLIFRate)", stack, [noisy])
+    tied = pcsnn.mlp([3, 3, 3])
+    tied.layers[1].linear.weight = tied.layers[0].linear.weight
+    refused(r"networks\[0\] has tied weights", stack, [tied])
+    refused("networks must be a sequence of networks, not a Network", stack, tied)
+
+
+def test_stacks_of_frozen_layers_are_frozen():
+    network = pcsnn.mlp([2, 3, 2])
+    network.layers[0].linear.weight.requires_grad_(False)
+    held = stack([network, network])
+    assert [p.requires_grad for p in held.parameters()] == [False, True, True, True]
+
+
+def test_unstacking_without_biases_changes_nothing():
+    held = stack([pcsnn.mlp([2, 3, 2])] * 2)
+    with_bias, without = pcsnn.mlp([2, 3, 2], seed=5), pcsnn.mlp([2, 3, 2], bias=False)
+    before = with_bias.layers[0].linear.weight.clone()
+    refused(r"networks\[1\] has 2 parameters, but the stack 4", unstack, held, [with_bias, without])
+    assert torch.equal(with_bias.layers[0].linear.weight, before)
+
+
+# --- learning by trial ---
+
+
+def test_trials_refuse_at_once():
+    network, x, y = pcsnn.mlp([2, 3, 2]), ONES, torch.tensor([0, 1, 0])
+    chain = pcsnn.Chain([nn.Linear(2, 2)], outputs=2)
+    for call in (trial_and_error, WeightPerturbation()):
+        refused("network must be a pcsnn.Network", call, chain, x, y)
+    refused("step must be positive", trial_and_error, network, x, y, step=0.0)
+    refused("network is a stack", trial_and_error, stack([network] * 2), x, y)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    refused("network has no parameters that require a gradient", trial_and_error, network, x, y)
+
+
+def test_perturbation_of_weights_that_lie_transposed():
+    network, other = pcsnn.mlp([2, 3, 2], seed=1), pcsnn.mlp([2, 3, 2], seed=1)
+    linear = network.layers[0].linear
+    linear.weight = nn.Parameter(linear.weight.detach().T.contiguous().T)
+    for n in (network, other):
+        WeightPerturbation()(n, ONES, torch.tensor([0, 1, 0]))
+    for p, q in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+    trials = [trial_and_error(n, ONES, torch.tensor([0, 1, 0]), seed=3) for n in (network, other)]
+    for _ in range(9):
+        assert next(trials[0]) == next(trials[1])
+
+
+def test_a_perturbation_that_is_interrupted_leaves_the_weights(monkeypatch):
+    from pcsnn import perturbation
+
+    network = pcsnn.mlp([2, 2])
+    before = [p.clone() for p in network.parameters()]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perturbation, "mean_loss", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        WeightPerturbation()(network, ONES, torch.tensor([0, 1, 0]))
+    assert all(map(torch.equal, before, network.parameters()))
+
+
+def test_a_quotient_that_is_not_finite_fills_nothing():
+    network = pcsnn.mlp([2, 2], output="identity")
+    with pytest.raises(pcsnn.DivergenceError):
+        WeightPerturbation(step=1e25)(network, ONES, torch.tensor([0, 1, 0]))
+    assert all(p.grad is None for p in network.parameters())
+
+
+# --- figures ---
+
+
+def test_only_figures_are_shown():
+    import matplotlib.pyplot as plt
+
+    refused("figure must be a Matplotlib figure, not NoneType", plotting.show, None, "nothing")
+    figure, axes = plt.subplots()
+    refused("not Axes: give axes.figure", plotting.show, axes, "axes")
+    refused("alt must be a text, not NoneType", plotting.show, figure, None)
+    plt.close(figure)

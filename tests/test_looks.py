@@ -1,0 +1,389 @@
+"""Both looks at a network, against one another and against one plain autograd of ``F``."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.distributions import Bernoulli, Normal
+from torch.distributions import Categorical as Classes
+from torch.nn import functional as F
+
+import pcsnn
+from pcsnn.activations import ACTIVATIONS
+from pcsnn.energies import (
+    Categorical,
+    Divergence,
+    Gaussian,
+    NegativeLogLikelihood,
+)
+from pcsnn.nodes import ValueNode
+from pcsnn.predictive import episode
+from pcsnn.predictive.cut import CutLook
+from pcsnn.predictive.dense import DenseLook
+from tests.strategies import relative_error
+
+DOUBLE = torch.float64
+HIDDEN = sorted(set(ACTIVATIONS) - {"softmax"})
+
+
+def normal(u):
+    return Normal(u, 0.7)
+
+
+def classes(u):
+    return Classes(logits=u)
+
+
+def coins(u):
+    return Bernoulli(logits=u)
+
+
+ENERGIES = {
+    "unit": lambda n: Gaussian(),
+    "scalar": lambda n: Gaussian(0.4),
+    "tensor": lambda n: Gaussian(torch.linspace(0.5, 2, n, dtype=DOUBLE)),
+    "learned": lambda n: Gaussian("learned", units=n),
+    "categorical": lambda n: Categorical(),
+    "divergence of classes": lambda n: Divergence(classes),
+    "divergence of coins": lambda n: Divergence(coins),
+    "likelihood": lambda n: NegativeLogLikelihood(normal),
+}
+OUTPUTS = [
+    ("squared_error", "identity"),
+    ("squared_error", "sigmoid"),
+    ("gaussian_nll", "tanh"),
+    ("cross_entropy", "identity"),
+    ("categorical_nll", "softmax"),
+]
+RULES = {
+    "IL": lambda loss: pcsnn.InferenceLearning(loss, on_divergence="allow", steps=4),
+    "iPC": lambda loss: pcsnn.IncrementalInferenceLearning(
+        loss, on_divergence="allow", steps=3, learning_rate=0.02
+    ),
+    "Z-IL": lambda loss: pcsnn.ZIL(loss, on_divergence="allow"),
+    "Z-IL, literally": lambda loss: pcsnn.ZIL(loss, on_divergence="allow", literal=True),
+    "Z-IL, short steps": lambda loss: pcsnn.ZIL(loss, on_divergence="allow", step_size=0.5),
+    "Fa-Z-IL": lambda loss: pcsnn.FaZIL(loss, on_divergence="allow", literal=True),
+}
+
+
+@st.composite
+def problems(draw):
+    sizes = draw(st.lists(st.integers(2, 7), min_size=3, max_size=5))
+    names = draw(st.lists(st.sampled_from(sorted(ENERGIES)), min_size=len(sizes) - 2,
+                          max_size=len(sizes) - 2))  # fmt: skip
+    loss, output = draw(st.sampled_from(OUTPUTS))
+    seed = draw(st.integers(0, 2**31 - 1))
+    network = pcsnn.mlp(
+        sizes,
+        draw(st.sampled_from(HIDDEN)),
+        output=output,
+        value_nodes=draw(st.sampled_from(["pre-activation", "activation"])),
+        squash_input=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        energies=[ENERGIES[name](n) for name, n in zip(names, sizes[1:-1], strict=True)],
+        seed=seed,
+        dtype=DOUBLE,
+    ).double()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(draw(st.integers(1, 5)), sizes[0], dtype=DOUBLE, generator=generator)
+    y = torch.rand(len(x), sizes[-1], dtype=DOUBLE, generator=generator)
+    return network, loss, x, y / y.sum(dim=1, keepdim=True)
+
+
+def at_once(x, y):
+    """Two tensors, or two Nones, agree to twelve digits."""
+    return (x is None and y is None) or relative_error(x, y) <= 1e-12
+
+
+def cut_too(monkeypatch):
+    """From here on a network is never written out."""
+    monkeypatch.setattr(episode, "not_written_out", lambda network: "a test cuts it")
+
+
+def gradients(network, rule, x, y):
+    network.zero_grad()
+    report = rule(network, x, y)
+    return report, [p.grad for p in network.parameters()]
+
+
+@pytest.mark.parametrize("name", RULES)
+@settings(max_examples=15, deadline=None)
+@given(problem=problems())
+def test_both_looks_are_one(name, problem):
+    network, loss, x, y = problem
+    rule, found = RULES[name](loss), []
+    for cut in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if cut:
+                cut_too(patch)
+            kind = type(episode.look_at(network, x))
+            assert kind is (CutLook if cut else DenseLook)
+            report, filled = gradients(copy.deepcopy(network), rule, x, y)
+            found.append((report, filled, list(rule.watch(network, x, y))))
+    (one, dense, seen), (other, cut, also) = found
+    assert at_once(one.loss, other.loss)
+    assert at_once(one.prediction, other.prediction)
+    assert at_once(one.energy, other.energy)
+    # What cancels to nothing at one weight is rounding beside the others.
+    largest = max(float(g.abs().max()) for g in dense)
+    for mine, theirs in zip(dense, cut, strict=True):
+        assert float((mine - theirs).abs().max()) <= 1e-12 * largest
+    assert len(seen) == len(also)
+    for mine, theirs in zip(seen, also, strict=True):
+        assert mine.changed == theirs.changed
+        assert relative_error(mine.energies, theirs.energies) <= 1e-12
+        scale = max(float(e.abs().max()) for e in mine.errors)
+        for lists in ("values", "predictions", "errors"):
+            pairs = zip(getattr(mine, lists), getattr(theirs, lists), strict=True)
+            for a, b in pairs:
+                size = scale if lists == "errors" else max(1.0, float(a.abs().max()))
+                assert float((a - b).abs().max()) <= 1e-12 * size
+        assert abs(mine.residual - theirs.residual) <= 1e-12 * max(1.0, mine.residual)
+
+
+# -- one plain autograd of F ---------------------------------------------------------------------
+
+
+class Held:
+    """Values at the nodes of any module, and what they cost: no more than a definition of ``F``."""
+
+    def __init__(self, network, values=None):
+        self.nodes = [m for m in network.modules() if isinstance(m, ValueNode)]
+        self.values, self.seen, self.cost = values, [], 0.0
+
+    def meet(self, node, u):
+        x = u.detach() if self.values is None else self.values[len(self.seen)]
+        self.seen.append(u.detach().clone())
+        self.cost = self.cost + node.energy.value(u, x).sum()
+        return node.energy.hand_on(x).clone()  # for what works in place above
+
+    def run(self, network, inputs):
+        for node in self.nodes:
+            node.visitor = self
+        try:
+            return network(*inputs)
+        finally:
+            for node in self.nodes:
+                node.visitor = None
+
+
+def plainly(network, inputs, y, price, *, steps, step_size):
+    """The energy and the gradients that inference learning ends with, from autograd alone."""
+    buffers = [b.clone() for b in network.buffers()]
+
+    def energy(values):
+        torch.manual_seed(3)
+        for buffer, kept in zip(network.buffers(), buffers, strict=True):
+            buffer.data.copy_(kept)
+        held = Held(network, values)
+        return price(held.run(network, inputs), y) + held.cost
+
+    torch.manual_seed(3)
+    first = Held(network)
+    first.run(network, inputs)
+    values = [u.clone().requires_grad_() for u in first.seen]
+    for _ in range(steps):
+        slopes = torch.autograd.grad(energy(values), values)
+        moved = zip(values, slopes, strict=True)
+        values = [(v - step_size * g.nan_to_num()).detach().requires_grad_() for v, g in moved]
+    total = energy(values) / len(inputs[0])
+    learning = [p for p in network.parameters() if p.requires_grad]
+    return total.detach(), torch.autograd.grad(total, learning, allow_unused=True)
+
+
+def cross_entropy(u, y):
+    return F.cross_entropy(u.flatten(0, -2), y.flatten(), reduction="sum")
+
+
+def squares(u, y):
+    return 0.5 * (y - u).square().sum()
+
+
+class Block(nn.Module):
+    """A block of a transformer over tokens, with a node that is a distribution over keys."""
+
+    def __init__(self, D=6, V=9):
+        super().__init__()
+        self.embedding = nn.Embedding(V, D)
+        self.q, self.k, self.v, self.o, self.up, self.down = (nn.Linear(D, D) for _ in range(6))
+        self.norm, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.scores = ValueNode(Categorical())
+        self.hidden = ValueNode(Gaussian("learned", units=D))
+        self.head, self.top = nn.Linear(D, V), ValueNode(Gaussian(0.5))
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        mask = torch.triu(torch.ones(x.shape[1], x.shape[1], dtype=torch.bool), 1)
+        s = self.q(x) @ self.k(x).mT / x.shape[-1] ** 0.5
+        p = self.scores(s.masked_fill(mask, -torch.inf))
+        x = self.norm(x + self.o(p @ self.v(x)))
+        x = self.norm2(x + self.down(self.hidden(torch.tanh(self.up(x)))))
+        return self.head(self.top(x))
+
+
+class Convolutional(nn.Module):
+    """Batch norm, pooling and a ReLU that works in place; an output (B, C, H, W)."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.two, self.three = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.a, self.b = ValueNode(), ValueNode(Gaussian(2.0))
+
+    def forward(self, x):
+        h = self.pool(self.relu(self.a(self.norm(self.one(x)))))
+        return self.three(self.relu(self.b(self.two(h))))
+
+
+class TwoReaders(nn.Module):
+    """Two inputs; a node that two stages read, over ways of unequal length."""
+
+    def __init__(self):
+        super().__init__()
+        self.x, self.z, self.m, self.out = (
+            nn.Linear(3, 5), nn.Linear(2, 5), nn.Linear(5, 5), nn.Linear(5, 4),
+        )  # fmt: skip
+        self.first, self.second = ValueNode(), ValueNode()
+
+    def forward(self, x, z):
+        h = self.first(torch.tanh(self.x(x)) * torch.sigmoid(self.z(z)))
+        return self.out(torch.tanh(self.second(self.m(torch.tanh(h))) + h))
+
+
+class Dropped(nn.Module):
+    """Dropout before, between and behind the nodes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.drop, self.first, self.second = nn.Dropout(0.4), ValueNode(), ValueNode()
+
+    def forward(self, x):
+        h = self.drop(torch.tanh(self.first(self.a(self.drop(x)))))
+        return self.drop(self.c(torch.tanh(self.second(self.b(h)))))
+
+
+class Scribbling(nn.Module):
+    """Works in place on what it has computed, before, between and behind its nodes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.first, self.second = ValueNode(), ValueNode(Categorical())
+
+    def forward(self, x):
+        h = self.a(x)
+        h += 1.0
+        h[:, 0] = h[:, 1] * 2
+        h = self.first(h)
+        h *= 0.5
+        p = torch.zeros_like(h)
+        p[:, 1:] = self.second(self.b(h))[:, :-1]
+        return self.c(p).mul_(2.0)
+
+
+def real(*shape):
+    return torch.randn(shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(5))
+
+
+def whole(high, *shape):
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(6))
+
+
+MODULES = {
+    "tokens to (B, T, V)": (
+        Block, (whole(9, 3, 4),), whole(9, 3, 4), "cross_entropy", cross_entropy,
+    ),
+    "images to (B, C, H, W)": (
+        Convolutional, (real(4, 2, 6, 6),), real(4, 5, 3, 3), "squared_error", squares,
+    ),
+    "two inputs": (
+        TwoReaders, (real(4, 3), real(4, 2)), whole(4, 4), "cross_entropy", cross_entropy,
+    ),
+    "dropout": (Dropped, (real(4, 3),), real(4, 4), "squared_error", squares),
+    "in place": (Scribbling, (real(4, 3),), real(4, 4), "squared_error", squares),
+}  # fmt: skip
+
+
+def made(name):
+    kind, inputs, y, loss, price = MODULES[name]
+    torch.manual_seed(0)
+    return kind().double(), inputs, y, loss, price
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6])
+@pytest.mark.parametrize("name", MODULES)
+def test_a_cut_look_is_one_autograd_of_the_energy(name, steps):
+    network, inputs, y, loss, price = made(name)
+    total, expected = plainly(copy.deepcopy(network), inputs, y, price, steps=steps, step_size=0.1)
+    torch.manual_seed(3)
+    rule = pcsnn.InferenceLearning(loss, on_divergence="allow", steps=steps, step_size=0.1)
+    report = rule(network, inputs if len(inputs) > 1 else inputs[0], y)
+    assert relative_error(report.energy, total) <= 1e-12
+    largest = max(float(g.abs().max()) for g in expected if g is not None)
+    for (path, p), g in zip(network.named_parameters(), expected, strict=True):
+        found = torch.zeros_like(p) if p.grad is None else p.grad
+        g = torch.zeros_like(p) if g is None else g
+        assert float((found - g).abs().max()) <= 1e-12 * largest, path
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_rule_leaves_buffers_and_draws_as_one_forward_pass_does(name):
+    network, inputs, y, loss, _ = made(name)
+    once = copy.deepcopy(network)
+    torch.manual_seed(3)
+    output = once(*inputs)
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    rule = pcsnn.InferenceLearning(loss, on_divergence="allow", steps=3)
+    report = rule(network, inputs if len(inputs) > 1 else inputs[0], y)
+    assert torch.equal(torch.get_rng_state(), after)
+    assert relative_error(report.prediction, output.detach()) <= 1e-14
+    for mine, theirs in zip(network.buffers(), once.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+    before = [b.clone() for b in network.buffers()]
+    list(rule.watch(network, inputs if len(inputs) > 1 else inputs[0], y))
+    assert all(map(torch.equal, before, network.buffers()))  # who watches changes nothing
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n[:6] != "tokens"])  # whose masks are −∞
+def test_zil_is_back_propagation_where_every_node_is_gaussian(name):
+    """Over ways of unequal length, too: the front waits for all that comes down to a node."""
+    network, inputs, y, loss, price = made(name)
+    for node in network.modules():
+        if isinstance(node, ValueNode):
+            node.energy = Gaussian()
+    reference = copy.deepcopy(network)
+    torch.manual_seed(3)
+    (price(reference(*inputs), y) / len(inputs[0])).backward()
+    torch.manual_seed(3)
+    pcsnn.ZIL(loss)(network, inputs if len(inputs) > 1 else inputs[0], y)
+    largest = max(float(p.grad.abs().max()) for p in reference.parameters())
+    for mine, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        assert float((mine.grad - theirs.grad).abs().max()) <= 1e-12 * largest
+
+
+def test_backprop_takes_the_same_modules():
+    network, inputs, y, loss, price = made("tokens to (B, T, V)")
+    reference = copy.deepcopy(network)
+    (price(reference(*inputs), y) / len(y)).backward()
+    pcsnn.Backprop(loss)(network, inputs[0], y)
+    largest = max(p.grad.abs().max() for p in reference.parameters() if p.grad is not None)
+    for mine, theirs in zip(network.parameters(), reference.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        if mine.grad is not None:  # against the largest: a key's bias has a gradient of 0
+            assert (mine.grad - theirs.grad).abs().max() <= 1e-12 * largest
+
+
+def test_a_simulation_refuses_ways_of_unequal_length():
+    network, inputs, y, loss, _ = made("two inputs")
+    with pytest.raises(ValueError, match=r"is \[1, 2\] stages below the output, by different ways"):
+        pcsnn.ZIL(loss, literal=True)(network, inputs, y)
+    assert all(p.grad is None for p in network.parameters())
