@@ -12,11 +12,10 @@ should get, and both fit any training loop::
         optimiser.step()
 """
 
-from pcsnn import (
-    deprecated,
-    energies,
-    interrupt,  # noqa: F401  before those that take seconds: Ctrl-C may come any time
-)
+from pcsnn import interrupt  # noqa: F401  before what takes seconds: Ctrl-C may come any time
+
+# isort: split
+from pcsnn import deprecated, energies
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
 from pcsnn.initialisation import initialise

@@ -141,8 +141,11 @@ class DensePoint:
 
     def _delta(self, error: Tensor) -> Tensor:
         """The error behind ``f``, carried before it."""
-        after, u = self.stage.after, self.u
-        return error if after is None else after.backward(self.z, error, u)
+        after = self.stage.after
+        if after is None:  # and the prediction may not even have been asked for
+            return error
+        u = self.u
+        return after.backward(self.z, error, u)
 
 
 class DenseLook:
