@@ -31,7 +31,7 @@ def available() -> bool:
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator: what :func:`numba.njit` makes of a function with these options.
+    """A decorator: what ``numba.njit`` makes of a function with these options.
 
     It does so when the function is first called, together with all others of its module:
     compiled functions find one another among the names there, so each takes its wrapper's place.

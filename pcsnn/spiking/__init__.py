@@ -21,7 +21,7 @@ from pcsnn.spiking.conversion import (
 )
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.lif import LIF, State, integrate, spike_times, step
-from pcsnn.spiking.raster import raster
+from pcsnn.spiking.rasters import raster
 from pcsnn.spiking.rates import LIFRate, NoisyLIFRate, rate, smoothed_rate
 from pcsnn.spiking.readout import decision_time, filtered_rate, first_spike, most_spikes
 from pcsnn.spiking.simulation import Simulation, simulate
