@@ -1,8 +1,7 @@
-"""How nbval runs the chapters, each in one worker, and how it compares figures."""
+"""How nbval runs the chapters, and how it compares figures."""
 
 from typing import Any
 
-import pytest
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
@@ -36,11 +35,3 @@ def _sanitize(self: IPyNbCell, value: Any) -> Any:
 
 RunningKernel.execute_cell_input = _execute
 _plain, IPyNbCell.sanitize = IPyNbCell.sanitize, _sanitize
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A chapter's cells need the kernel that ran the cells before them."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group(item.path.name))

@@ -72,21 +72,27 @@ class Layer(nn.Module):
 
 def hooked(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
-    if "forward" in part.__dict__:
+    own = part.__dict__  # rules ask this of each part at every call
+    if "forward" in own:
         return "has a forward of its own"
     if (
-        part._forward_hooks
-        or part._forward_pre_hooks
-        or part._backward_hooks
-        or part._backward_pre_hooks
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
     ):
         return "has hooks"
-    for parameter in part._parameters.values():
-        if parameter is None:
-            continue
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+    for parameter in own["_parameters"].values():
+        if parameter is not None and has_hooks(parameter):
             return "it has hooks on a parameter"
     return ""
+
+
+def has_hooks(parameter: Tensor) -> bool:
+    """Whether something runs where autograd comes to a parameter."""
+    return bool(
+        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
+    )
 
 
 def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
@@ -177,7 +183,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
-            validate.matrix("x", x, self.sizes[0])
+            validate.matrix("x", x, self.inputs)
         if self._nodes_matter():
             return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
@@ -199,13 +205,22 @@ class Network(nn.Module):
     @property
     def sizes(self) -> list[int]:
         """Sizes of all layers as they are now, that of the input first."""
-        linears = [layer.linear for layer in self.layers]
-        return [_rows_and_columns(linears[0])[1], *(_rows_and_columns(m)[0] for m in linears)]
+        ends = [_rows_and_columns(linear) for linear in self._linears()]
+        return [ends[0][1], *(rows for rows, _ in ends)]
+
+    @property
+    def inputs(self) -> int:
+        """Columns of a batch."""
+        return _rows_and_columns(self._linears()[0])[1]
 
     @property
     def outputs(self) -> int:
         """Units of the output."""
-        return _rows_and_columns(self.layers[-1].linear)[0]
+        return _rows_and_columns(self._linears()[-1])[0]
+
+    def _linears(self) -> list[nn.Module]:
+        layers = self._modules["layers"]._modules.values()  # type: ignore[union-attr]
+        return [layer._modules["linear"] for layer in layers]  # type: ignore[union-attr,misc]
 
     @property
     def depth(self) -> int:
@@ -274,9 +289,11 @@ class Network(nn.Module):
             linear = held["linear"]
             norm = held.get("norm")
             own = linear._parameters  # type: ignore[union-attr]
-            weight = own.get("weight")  # where it is computed, asking for it may move buffers
+            # where one is computed, asking for it may move buffers: only then
+            weight, bias = own.get("weight"), own.get("bias")
             weight = linear.weight if weight is None else weight  # type: ignore[union-attr]
-            found.append(Parts(weight, linear.bias, norm, held["activation"]))  # type: ignore
+            bias = bias if "bias" in own else linear.bias  # type: ignore[union-attr]
+            found.append(Parts(weight, bias, norm, held["activation"]))  # type: ignore
         return found
 
     def not_plain(self) -> str:
@@ -322,7 +339,8 @@ class Network(nn.Module):
     @property
     def output_activation(self) -> Activation:
         """The activation of the output layer."""
-        return self.layers[-1].activation
+        layers = list(self._modules["layers"]._modules.values())  # type: ignore[union-attr]
+        return layers[-1]._modules["activation"]
 
     def stages(self) -> Sequence[nn.Module]:
         """The network cut at its value nodes: ``L − 1`` stages, each predicting the next node.
@@ -344,9 +362,7 @@ class Network(nn.Module):
 
     def read_out(self) -> Activation:
         """What turns the last value node into the prediction."""
-        if self.value_nodes == "activation":
-            return activation("identity")
-        return self.layers[-1].activation
+        return _IDENTITY if self.value_nodes == "activation" else self.output_activation
 
     def extra_repr(self) -> str:
         """Where the value nodes are."""
@@ -383,24 +399,27 @@ def plain(linear: nn.Module) -> str | None:
     Rules that write a network out read ``W`` and ``b`` and call nothing: a module that does
     more, or whose weights come from other parameters, they would pass by without a word.
     """
-    kind = type(linear)
-    if "forward" in vars(linear) or kind.forward not in WRITTEN_OUT:
+    kind, own = type(linear), linear._parameters
+    if kind.forward not in WRITTEN_OUT:
         return f"{kind.__name__} has a forward of its own"
-    if nn.utils.parametrize.is_parametrized(linear):
+    if "parametrizations" in linear._modules:
         return "its parameters are parametrised (torch.nn.utils.parametrize)"
-    if "weight" not in linear._parameters:
+    if "weight" not in own:
         return "its weight is made of other parameters (weight_norm, pruning)"
-    if "bias" not in linear._parameters:
+    if "bias" not in own:
         return "its bias is made of other parameters (pruning)"
-    if validate.hooks(linear):
+    reason = hooked(linear)
+    if not reason:
+        return None
+    if reason == "has hooks":
         return "it has hooks, which run when it is called"
-    for name, parameter in linear._parameters.items():
-        if parameter is None:
-            continue
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            return f"its {name} has hooks, which run in autograd's backward pass"
-    return None
+    named = [name for name, p in own.items() if p is not None and has_hooks(p)]
+    if named:
+        return f"its {named[0]} has hooks, which run in autograd's backward pass"
+    return f"{kind.__name__} {reason}"
 
+
+_IDENTITY = activation("identity")
 
 #: Forward passes that are ``W a + b`` and nothing else.
 WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}

@@ -207,22 +207,16 @@ def test_formula_that_does_not_parse_is_an_error():
 
 # --- the pages ---------------------------------------------------------------------------------
 
-# these read the parsed pages, which one worker keeps
-parsed_once = pytest.mark.xdist_group("built pages")
 
-
-@parsed_once
 def test_every_page_is_built(site):
     names = {Path(name).stem for name in stored.listed()}
     assert {path.stem for path in built.pages(site)} == names | {"search"}
 
 
-@parsed_once
 def test_no_link_inside_the_book_is_broken(site):
     assert [fault for path in built.pages(site) for fault in built.broken_links(path)] == []
 
 
-@parsed_once
 def test_pages_load_only_their_own_files(site):
     for path in built.pages(site):
         for address in built.loaded(path):
@@ -233,7 +227,6 @@ def test_pages_load_only_their_own_files(site):
                 assert (style.parent / address.split("?")[0]).is_file(), f"{style.name}: {address}"
 
 
-@parsed_once
 def test_every_image_has_a_text_and_no_id_is_given_twice(site):
     for path in built.pages(site):
         page = built.page(path)
@@ -245,7 +238,6 @@ def test_every_image_has_a_text_and_no_id_is_given_twice(site):
         assert len(page.select("article h1")) == 1 or path.stem == "search", path.name
 
 
-@parsed_once
 def test_every_verdict_is_a_badge_that_the_ledger_links_to(site, ledger):
     rows = built.page(site / "ledger.html")
     for entry in ledger.values():
@@ -256,7 +248,6 @@ def test_every_verdict_is_a_badge_that_the_ledger_links_to(site, ledger):
             assert row.find("a", href=f"{entry.chapter}.html#check-{entry.id}"), entry.id
 
 
-@parsed_once
 def test_errata_page_lists_exactly_what_does_not_hold(site, ledger):
     shown = {tag["id"] for tag in built.page(site / "errata.html").select(".erratum-entry")}
     wrong = {e.id for e in ledger.values() if e.errs}

@@ -39,9 +39,8 @@ STEPS = {
         *PYTEST, "tests", *[f"--ignore={path}" for path in OF_THE_BOOK], "--dist", "worksteal",
         "--cov=pcsnn", "--cov-report=term:skip-covered", "--cov-fail-under=95",
     ],
-    # the longest groups first: a chapter each, then a page each, then what stands alone
     "book": [
-        *PYTEST, "chapters", *OF_THE_BOOK, "--dist", "loadgroup",
+        *PYTEST, "-p", "tools.together", "chapters", *OF_THE_BOOK,
         "--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg",
     ],
     "portable": [sys.executable, "tools/portable.py", "--quick"],

@@ -143,7 +143,7 @@ def _form(
     if not all([_is_own(part.activation) for part in parts[:-1]]):
         return f"an activation called {name} is not the package's own"
     return _admit_tensors(network, parts) or Form(
-        (network.sizes[0], *[part.weight.shape[-2] for part in parts]),
+        (parts[0].weight.shape[-1], *[part.weight.shape[-2] for part in parts]),
         network.copies,
         ACTIVATIONS.index(name),
         OUTPUTS.index(energy.loss.name),
@@ -167,7 +167,7 @@ def _is_own(sigma: Activation) -> bool:
 def _admit_tensors(network: Network, parts: list[Parts]) -> str:
     """Hold all shapes against one another, for compiled code looks at addresses alone."""
     first = parts[0].weight
-    dtype, n_in = first.dtype, network.sizes[0]
+    dtype, n_in = first.dtype, first.shape[-1]
     K = () if network.copies is None else (network.copies,)
     if dtype not in (torch.float32, torch.float64) or not first.is_cpu:
         return "the kernel runs on the processor, in float32 or float64"
@@ -247,10 +247,10 @@ def _run(
     targets = y.detach().contiguous().view(-1, B, n_out)
     if form.copies is not None and len(targets) < K:
         targets = targets.expand(K, B, n_out).contiguous()
-    held = [(part.weight, part.bias) for part in parts]
-    own = [p for pair in held for p in pair]
+    own = [p for part in parts for p in part[:2]]  # weight and bias
     teaches = learning_rate is not None and all([p is None or p.requires_grad for p in own])
     gradients = [] if teaches else [p if p is None else torch.zeros_like(p) for p in own]
+    held = _addresses(own)
     scatter = rule.scatter(network, B)
     rates = _rates(form, -1 / B if learning_rate is None else learning_rate / B)
     kind = fixed.gamma.dtype
@@ -258,7 +258,7 @@ def _run(
     report = np.empty((K, 3), kind)
     sound = module.present(
         fixed.units, fixed.sigma, fixed.output, fixed.steps, fixed.gamma, fixed.reading,
-        a.numpy(), targets.numpy(), _addresses(own), _addresses(gradients or own),
+        a.numpy(), targets.numpy(), held, held if teaches else _addresses(gradients),
         np.empty((0, 0), kind) if scatter is None else scatter.numpy(),
         kept[0], kept[1], report, rule.guards, rates,
     )  # fmt: skip

@@ -11,11 +11,12 @@ result is what it was. Whatever a pass draws at random it draws again as it was,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
 
@@ -68,37 +69,34 @@ class Replay(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Every call of the module to PyTorch comes here."""
-        place, everything = self._next, (args, kwargs or {}, torch.is_grad_enabled())
+        place, everything = self._next, (args, kwargs) if kwargs else (args,)
         self._next += 1
-        given = _note(everything)
+        given = _note(everything), torch.is_grad_enabled()
         if place < len(self._calls):
             known = self._calls[place]
             same = known.function == func and known.given == given
             if same and known.gave == _note(known.result):
                 return known.result
-        before = [(t, _version(t)) for t in _tensors(everything)]
-        self._note_generators(everything)
-        result = func(*args, **everything[1])
+        before: list[tuple[Tensor, int]] = []
+        _find(everything, before, self.generators)
+        result = func(*args, **(kwargs or {}))
         changed = [id(t) for t, version in before if _version(t) != version]
         self._judge(func, [id(t) for t, _ in before], changed, result)
-        call = Call(func, everything, _note(everything) if changed else given, result, None)
-        self._calls[place : place + 1] = [call._replace(gave=_note(result))]
+        if changed:
+            given = _note(everything), given[1]
+        self._calls[place : place + 1] = [Call(func, everything, given, result, _note(result))]
         return result
 
     def _judge(
         self, func: Callable[..., Any], met: list[int], changed: list[int], result: Any
     ) -> None:
         """Whether this call can be left out when it comes again."""
-        self._uses.update(b for b in met if b in self._buffers)
-        self._moved.update(b for b in changed if b in self._buffers)
-        in_place = any(t not in self._buffers for t in changed)
+        if self._buffers:
+            self._uses.update(b for b in met if b in self._buffers)
+            self._moved.update(b for b in changed if b in self._buffers)
+        in_place = bool(changed) and any(t not in self._buffers for t in changed)
         if in_place or saves_elsewhere() or func == torch.Tensor.data_ptr or not _is_plain(result):
             self.sound = False
-
-    def _note_generators(self, everything: Any) -> None:
-        for option in (*everything[0], *everything[1].values()):
-            if isinstance(option, torch.Generator):
-                self.generators.setdefault(option, option.get_state())
 
 
 class Draws:
@@ -146,10 +144,11 @@ class Draws:
 
 def _note(a: Any) -> Any:
     """What tells the very same tensors as they are, and equal numbers and names, from others."""
-    if isinstance(a, Tensor):
+    kind = type(a)
+    if kind is Tensor or kind is Parameter or isinstance(a, Tensor):  # which takes its time
         return id(a), _version(a)
-    if isinstance(a, tuple | list):
-        return type(a), *map(_note, a)
+    if kind is tuple or isinstance(a, tuple | list):
+        return kind, *map(_note, a)
     if isinstance(a, dict):
         return dict, *map(_note, a.items())
     if isinstance(a, slice):
@@ -174,7 +173,7 @@ def _is_plain(result: Any) -> bool:
     """
     if isinstance(result, tuple):
         return all(map(_is_plain, result))
-    return result is not None and isinstance(result, (Tensor, *_PLAIN))
+    return type(result) is Tensor or (result is not None and isinstance(result, (Tensor, *_PLAIN)))
 
 
 def saves_elsewhere() -> bool:
@@ -185,14 +184,19 @@ def saves_elsewhere() -> bool:
 _hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: None)
 
 
-def _tensors(a: Any) -> Iterator[Tensor]:
-    if isinstance(a, Tensor):
-        yield a
-    elif isinstance(a, tuple | list):
+def _find(
+    a: Any, tensors: list[tuple[Tensor, int]], generators: dict[torch.Generator, Tensor]
+) -> None:
+    """All tensors among arguments, each as it is now, and the generators, in their first state."""
+    if isinstance(a, tuple | list):
         for part in a:
-            yield from _tensors(part)
+            _find(part, tensors, generators)
+    elif isinstance(a, Tensor):
+        tensors.append((a, _version(a)))
     elif isinstance(a, dict):
-        yield from _tensors(list(a.values()))
+        _find(list(a.values()), tensors, generators)
+    elif isinstance(a, torch.Generator):
+        generators.setdefault(a, a.get_state())
 
 
 def _version(t: Tensor) -> int:

@@ -17,10 +17,8 @@ MEGABYTE = 1_000_000
 
 
 def each(names):
-    """One test for each page; what is asked of one page is asked by one worker."""
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-    )
+    """One test for each page."""
+    return pytest.mark.parametrize("name", names)
 
 
 LISTED = [Path(name) for name in stored.listed()]
