@@ -7,6 +7,9 @@ is the place where a value is held: what flows in is the prediction, what flows 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -42,11 +45,25 @@ class ValueNode(nn.Module):
     def __init__(self, energy: str | Energy = "gaussian") -> None:
         super().__init__()
         self.energy = as_energy(energy)
-        self.visitor: Visitor | None = None  # only while someone looks
 
     def forward(self, u: Tensor) -> Tensor:
         """What the energy hands on of ``u``, or of the value that is held here instead."""
-        return self.energy.hand_on(u) if self.visitor is None else self.visitor.meet(self, u)
+        visitor = _visitor.get()
+        return self.energy.hand_on(u) if visitor is None else visitor.meet(self, u)
+
+
+# Of this thread, and not of a node: so a node that no module holds is met as well, and refused.
+_visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
+
+
+@contextmanager
+def visiting(visitor: Visitor) -> Iterator[None]:
+    """While this lasts every node that a forward pass meets asks the visitor."""
+    token = _visitor.set(visitor)
+    try:
+        yield
+    finally:
+        _visitor.reset(token)
 
 
 def nodes_of(network: nn.Module) -> list[tuple[str, ValueNode]]:

@@ -384,6 +384,39 @@ def test_the_rule_stays_the_rule_it_is(digits, engine):
     assert fazil.on_divergence == "raise"  # nor is the user's own object touched
 
 
+def test_each_settles_as_it_would_alone(digits):
+    """With a tolerance the copies stop at different steps, and none goes on for the others."""
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    rule = IL(steps=400, step_size=0.2, tolerance=0.02)
+    x, y = digits[0].inputs[:20], digits[0].labels[:20]
+    steps = [rule(network, x, y).steps for network in copies]
+    assert len(set(steps)) > 1
+    assert rule(stack(networks), x, y).steps == max(steps) < 400
+    together(networks, rule, digits)
+    for k in range(K):
+        alone(copies[k], rule, digits, RATES[k], 4 + k)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+
+
+def test_energy_may_rise_where_feedback_is_ones_own(digits):
+    """Inference is no descent then: what is sound alone is sound in a stack."""
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    rule, rules = with_feedback(IL, Feedback.random, steps=40, step_size=0.3)(
+        "squared_error", networks
+    )
+    x, y = digits[0].inputs[:32], digits[0].labels[:32]
+    first = rules[0](copies[0], x, y)
+    assert first.energy > first.loss
+    rates = [0.001] * K
+    for history in together(networks, rule, digits, learning_rate=rates):
+        assert not history.diverged
+    for k in range(K):
+        alone(copies[k], rules[k], digits, rates[k], 4 + k)
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
+
+
 def test_a_small_last_batch_weighs_less(digits):
     """As in :func:`pcsnn.train`: the training loss is the mean over samples."""
     seen = []

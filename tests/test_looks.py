@@ -21,7 +21,7 @@ from pcsnn.energies import (
     Gaussian,
     NegativeLogLikelihood,
 )
-from pcsnn.nodes import ValueNode
+from pcsnn.nodes import ValueNode, visiting
 from pcsnn.predictive import episode
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook
@@ -153,8 +153,7 @@ def test_both_looks_are_one(name, problem):
 class Held:
     """Values at the nodes of any module, and what they cost: no more than a definition of ``F``."""
 
-    def __init__(self, network, values=None):
-        self.nodes = [m for m in network.modules() if isinstance(m, ValueNode)]
+    def __init__(self, values=None):
         self.values, self.seen, self.cost = values, [], 0.0
 
     def meet(self, node, u):
@@ -164,13 +163,8 @@ class Held:
         return node.energy.hand_on(x).clone()  # for what works in place above
 
     def run(self, network, inputs):
-        for node in self.nodes:
-            node.visitor = self
-        try:
+        with visiting(self):
             return network(*inputs)
-        finally:
-            for node in self.nodes:
-                node.visitor = None
 
 
 def plainly(network, inputs, y, price, *, steps, step_size):
@@ -181,11 +175,11 @@ def plainly(network, inputs, y, price, *, steps, step_size):
         torch.manual_seed(3)
         for buffer, kept in zip(network.buffers(), buffers, strict=True):
             buffer.data.copy_(kept)
-        held = Held(network, values)
+        held = Held(values)
         return price(held.run(network, inputs), y) + held.cost
 
     torch.manual_seed(3)
-    first = Held(network)
+    first = Held()
     first.run(network, inputs)
     values = [u.clone().requires_grad_() for u in first.seen]
     for _ in range(steps):

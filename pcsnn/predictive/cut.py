@@ -9,7 +9,6 @@ a stage may read several nodes: residuals, attention, convolutions, embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from pcsnn.admission import admit_for_autograd, parameter_of, run
 from pcsnn.chains import Chain
 from pcsnn.energies import Gaussian
-from pcsnn.nodes import ValueNode, nodes_of
+from pcsnn.nodes import ValueNode, nodes_of, visiting
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
 from pcsnn.rules import of_its_own
@@ -106,17 +105,6 @@ class Subject:
         with self.draws:
             return self.run(*self.inputs)
 
-    @contextmanager
-    def visited(self, visitor: CutLook) -> Iterator[None]:
-        """Every node asks the visitor while this lasts."""
-        for node in self.names:
-            node.visitor = visitor
-        try:
-            yield
-        finally:
-            for node in self.names:
-                node.visitor = None
-
 
 class CutLook:
     """One forward pass of a :class:`Subject`, with given values at its nodes.
@@ -136,7 +124,7 @@ class CutLook:
         self._graph: list[Tensor] = []  # what each stage predicts, with its graph
         self._versions: list[int] = []
         self._reads: dict[int, Reads] = {}
-        with subject.visited(self), torch.enable_grad():
+        with visiting(self), torch.enable_grad():
             output = subject.first() if self._first else subject.again(anew=anew)
         self._admit_pass()
         self._graph.append(self._admit_output(output))

@@ -31,7 +31,8 @@ class InferenceLearning(LocalRule):
             one its own.
         step_size: γ; a tensor ``(K,)`` gives each of K networks as one its own.
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
-            of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for.
+            of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for. Each of K
+            networks as one stops for itself.
         on_divergence: with ``"raise"`` inference that ends with more energy than it began
             with is stopped as well, unless it has feedback: the step size is too large.
     """
@@ -58,15 +59,19 @@ class InferenceLearning(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end."""
         last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+        moving: Tensor | None = None  # of K networks as one, those that have not settled
         for t in range(last + 1):
             errors = episode.errors()
             slopes = None if t == last else episode.slopes(errors)
-            end = slopes is None or self._settled(slopes)
+            if slopes is not None and self.tolerance is not None:
+                moves = _fastest(slopes, episode) > self.tolerance
+                moving = moves if moving is None else moving & moves
+            end = slopes is None or not (moving is None or bool(moving.any()))
             yield Moment.of(t, episode, errors, dict(enumerate(errors)) if end else {})
             if end:
                 return
             assert slopes is not None
-            episode.move(slopes, self._gamma(t, episode))
+            episode.move(slopes, self._gamma(t, episode, moving))
 
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """With the energy at the end, which must not be above its start."""
@@ -78,17 +83,14 @@ class InferenceLearning(LocalRule):
             self._explain_rise(episode, found.loss)
         return replace(found, energy=energy, steps=steps)
 
-    def _gamma(self, t: int, episode: Episode) -> float | Tensor:
-        """γ of the step from ``t`` on; zero in networks that have made all of theirs."""
+    def _gamma(self, t: int, episode: Episode, moving: Tensor | None) -> float | Tensor:
+        """γ of the step from ``t`` on; zero in networks that are done, or have settled."""
         gamma = per_copy(self.step_size)
-        if not torch.is_tensor(self.steps):
-            return gamma
-        return per_copy((t < self.steps).to(episode.output)) * gamma
-
-    def _settled(self, slopes: Sequence[Error]) -> bool:
-        if self.tolerance is None:
-            return False
-        return all(s is None or float(s.abs().max()) <= self.tolerance for s in slopes)
+        if torch.is_tensor(self.steps):
+            gamma = per_copy((t < self.steps).to(episode.output)) * gamma
+        if moving is not None and moving.dim():
+            gamma = per_copy(moving.to(episode.output)) * gamma
+        return gamma
 
     def _explain_rise(self, episode: Episode, start: Tensor) -> None:
         """Run the episode again, for the step and the layer at which the energy left its start."""
@@ -97,6 +99,13 @@ class InferenceLearning(LocalRule):
         for state in self._states(episode):
             if has_risen(state.energies.sum(dim=-1), start) or state.changed:
                 raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
+
+
+def _fastest(slopes: Sequence[Error], episode: Episode) -> Tensor:
+    """``max |ẋ|`` of a network, or of each of K as one: ``()`` or ``(K,)``."""
+    found = [s.abs().flatten(episode.samples - 1).amax(dim=-1) for s in slopes if s is not None]
+    still = episode.output.new_zeros(episode.output.shape[: episode.samples - 1])
+    return torch.stack([still, *found]).amax(dim=0)
 
 
 def _admit_steps(steps: int | Tensor) -> None:
