@@ -28,7 +28,8 @@ class StackedLinear(nn.Module):
         self.in_features, self.out_features = linears[0].in_features, linears[0].out_features
         self.weight = nn.Parameter(torch.stack([m.weight.detach() for m in linears]))
         biases = [m.bias.detach() for m in linears if m.bias is not None]
-        self.bias = nn.Parameter(torch.stack(biases)) if biases else None
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", nn.Parameter(torch.stack(biases)) if biases else None)
         for mine, theirs in zip(self.parameters(), linears[0].parameters(), strict=True):
             mine.requires_grad_(theirs.requires_grad)
 
@@ -99,6 +100,13 @@ def hand_back(stacked: Network, k: int, network: Network) -> None:
     """Copy the weights of copy ``k`` of a stack back into a network of its own."""
     for mine, theirs in zip(network.parameters(), stacked.parameters(), strict=True):
         mine.copy_(theirs[k])
+
+
+@torch.no_grad()
+def take_back(stacked: Network, k: int, network: Network) -> None:
+    """Copy the weights of a network into copy ``k`` of a stack."""
+    for theirs, mine in zip(stacked.parameters(), network.parameters(), strict=True):
+        theirs[k] = mine
 
 
 def _same(k: int, first: Network, network: Network) -> None:

@@ -564,6 +564,56 @@ def test_interrupted_training_keeps_the_finished_epochs(digits):
         assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
 
 
+class Breaks:
+    """Z-IL, but in the second epoch one network breaks, and in the third the user stops the run."""
+
+    loss = "squared_error"
+
+    def __init__(self, stop):
+        self.calls, self.stop = 0, stop
+
+    def __call__(self, network, x, y):
+        self.calls += 1
+        if self.calls == self.stop:
+            raise KeyboardInterrupt
+        report = pcsnn.ZIL(on_divergence="allow")(network, x, y)
+        if self.calls == 5:
+            network.layers[0].linear.weight.grad[1] = float("inf")
+        return report
+
+    def state_dict(self):
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(digits, tmp_path):
+    start = several((64, 12, 10))
+    ways = [copy.deepcopy(start) for _ in range(3)]
+    options = {"batch_size": 50, "epochs": 4}  # three batches an epoch
+    whole = together(ways[0], Breaks(None), digits, **options)
+    assert [(h.epochs, h.diverged) for h in whole] == [(4, False), (1, True), (4, False)]
+    kept = {"checkpoint": tmp_path / "run.pt", **options}
+    broken = together(ways[1], Breaks(8), digits, **kept)
+    assert [(h.epochs, h.interrupted) for h in broken] == [(2, True), (1, False), (2, True)]
+    resumed = together(ways[2], Breaks(None), digits, **kept)
+    for k in range(K):
+        assert all(map(torch.equal, ways[0][k].parameters(), ways[2][k].parameters()))
+        assert resumed[k].curves == whole[k].curves
+        assert (resumed[k].diverged, resumed[k].interrupted) == (whole[k].diverged, False)
+    again = together(copy.deepcopy(start), Breaks(1), digits, **kept)  # nothing is left to do
+    assert [h.curves for h in again] == [h.curves for h in whole]
+    for change, said in (
+        ({"seeds": [4, 5, 7]}, "another seeds"),
+        ({"learning_rate": [0.05, 0.2, 0.3]}, "another learning_rate"),
+        ({"batch_size": 49}, "another batch_size"),
+        ({"epochs": 3}, "holds 4 epochs, more than the 3 asked for"),
+    ):
+        with pytest.raises(pcsnn.training.CheckpointError, match=said):
+            together(copy.deepcopy(start), Breaks(None), digits, **{**kept, **change})
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_whole_batches_only_and_other_devices(digits, device):
     samples = [part.to(device, torch.float32) for part in digits]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import ctypes
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba")
 pytest.importorskip("scipy")
 
+import pcsnn  # noqa: E402
+from pcsnn.ensembles import stack  # noqa: E402
 from pcsnn.predictive import kernels  # noqa: E402
+from tests.strategies import relative_error  # noqa: E402
 
 
 @settings(deadline=None)  # the first call compiles
@@ -68,3 +75,44 @@ def test_what_is_learnt_is_summed_before_it_is_rounded():
     kernels._ascend(W, b, tiny * 1.5, error, a)
     assert (W > 1).all()
     assert (b > 1).all()
+
+
+RULES = {
+    "IL": lambda loss: pcsnn.InferenceLearning(loss, steps=4, engine="kernel"),
+    "Z-IL": lambda loss: pcsnn.ZIL(loss, engine="kernel"),
+    "Z-IL, literally": lambda loss: pcsnn.ZIL(loss, literal=True, engine="kernel"),
+    "Fa-Z-IL": lambda loss: pcsnn.FaZIL(loss, engine="kernel"),
+}
+
+
+@pytest.mark.parametrize("sigma", ["identity", "sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("name", RULES)
+def test_plain_python_computes_the_same(name, sigma, monkeypatch):
+    """What is compiled looks at no bounds; Python does, and comes to the same numbers."""
+    loss = "cross_entropy" if sigma == "tanh" else "squared_error"
+    options = {"bias": sigma != "relu", "dtype": torch.float64}
+    if name == "Fa-Z-IL" and sigma == "relu":
+        pytest.skip("the kernel leaves neurons that sleep to PyTorch")
+    networks = [pcsnn.mlp([3, 5, 4, 2], sigma, seed=seed, **options) for seed in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    y = torch.tensor([0, 1, 1, 0, 1, 0])
+    for network in (networks[0], stack(networks)):
+        found = []
+        for python in (False, True):
+            with monkeypatch.context() as patched:
+                if python:
+                    inner = [n for n, value in vars(kernels).items() if hasattr(value, "py_func")]
+                    for inside in inner:
+                        patched.setattr(kernels, inside, getattr(kernels, inside).py_func)
+                    patched.setattr(kernels, "_pointer", lambda at: ctypes.c_void_p(int(at)))
+                learner = copy.deepcopy(network)
+                report = RULES[name](loss)(learner, x, y)
+                assert report.engine == "kernel"
+                found.append(
+                    [report.loss, report.prediction, *(p.grad for p in learner.parameters())]
+                )
+                RULES[name](loss).step(learner, x, y, 0.1)
+                found[-1] += [p.detach() for p in learner.parameters()]
+        for one, other in zip(*found, strict=True):
+            assert relative_error(one, other) <= 1e-12

@@ -98,9 +98,3 @@ def test_a_cell_that_differs_is_found(book, capsys):
 def test_a_chapter_that_does_not_run_is_no_equal_one(book):
     found = portable.run("default", "not_there", dict(portable.os.environ), resume=False)
     assert found == portable.Found(0, ("did not run",))
-
-
-def test_what_is_trained_is_found_by_the_text():
-    trained = set(portable.trained())
-    assert {"03-3-2-lif", "03-4-1-scaling", "03-5-5-plausibility"} <= trained
-    assert "02-1-notation" not in trained

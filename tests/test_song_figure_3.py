@@ -10,13 +10,13 @@ import torch
 from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.song_figure_3 import (
     EXPERIMENT,
+    ScatteredZIL,
     SongConfiguration,
     _datasets,
-    _Run,
+    _train,
     groups_of,
 )
 from pcsnn.networks import mlp
-from pcsnn.training import checkpoints
 
 SMOKE = EXPERIMENT.configurations["smoke"]
 
@@ -25,7 +25,9 @@ SMOKE = EXPERIMENT.configurations["smoke"]
 def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("song")
     return {
-        setting.name: EXPERIMENT.execute(SMOKE, setting, Context("cpu", folder / setting.name))
+        setting.name: EXPERIMENT.execute(
+            SMOKE, setting, Context("cpu", folder / f"{setting.name}.pt")
+        )
         for setting in EXPERIMENT.settings(SMOKE)
     }
 
@@ -52,41 +54,48 @@ def test_without_one_of_them_weights_end_elsewhere(outcomes):
             assert math.isfinite(outcome.values[name]["error"])
 
 
-def test_at_the_start_only_the_output_learns():
-    training, test = _datasets(SMOKE, "cpu")
+def test_at_the_start_only_the_output_learns(tmp_path):
     network = mlp([64, 8, 8, 10], "sigmoid", bias=False, init="glorot", seed=0)
-    run = _Run(SMOKE, [g for g in groups_of(SMOKE, network, 0) if g.kind in ("bp", "t=0")], 0)
-    run.one_epoch(training, test)
-    (_, bp), (_, early) = ((g.kind, list(g.network.parameters())) for g in run.groups)
+    groups = {g.kind: g for g in groups_of(SMOKE, network, 0) if g.kind in ("bp", "t=0")}
+    for group in groups.values():
+        _train(SMOKE, group, 0, _datasets(SMOKE, "cpu"), Context("cpu", tmp_path / "run.pt"))
+    bp, early = (list(groups[kind].networks[0].parameters()) for kind in ("bp", "t=0"))
     for k, start in enumerate(network.parameters()):
-        assert torch.equal(early[k][0], start) == (k < 2)
-        assert not torch.equal(bp[k][0], start)
+        assert torch.equal(early[k], start) == (k < 2)
+        assert not torch.equal(bp[k], start)
 
 
-def test_a_run_goes_on_from_its_checkpoint(tmp_path, outcomes):
-    setting = EXPERIMENT.settings(SMOKE)[0]
-    context = Context("cpu", tmp_path / "run")
-    short = SMOKE.model_copy(update={"epochs": 1})
-    EXPERIMENT.execute(short, setting, context)
-    state = checkpoints.load(context.checkpoint, {}, torch.device("cpu"))
-    fingerprint = {"configuration": SMOKE.model_dump_json(), "setting": setting.name}
-    kept = {k: v for k, v in state.items() if k != "fingerprint"}
-    checkpoints.save(context.checkpoint, fingerprint, kept)
+@pytest.mark.parametrize("calls", [1, 40, 400])
+def test_a_run_that_is_stopped_anywhere_ends_with_the_same_numbers(
+    tmp_path, outcomes, calls, monkeypatch
+):
+    setting, context = EXPERIMENT.settings(SMOKE)[0], Context("cpu", tmp_path / "run.pt")
+    draw, left = ScatteredZIL._draw, calls
+
+    def stopped(self, *shape):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return draw(self, *shape)
+
+    monkeypatch.setattr(ScatteredZIL, "_draw", stopped)
+    if calls <= 2 * 72:  # batches of both epochs
+        with pytest.raises(KeyboardInterrupt):
+            EXPERIMENT.execute(SMOKE, setting, context)
+        assert len(list(tmp_path.glob("run.*.pt"))) >= 2  # the groups before are finished
     resumed = EXPERIMENT.execute(SMOKE, setting, context)
     assert resumed.values == outcomes[setting.name].values
+    assert resumed.curves == outcomes[setting.name].curves
 
 
-def test_a_network_that_breaks_leaves_the_others_alone():
+def test_a_network_that_breaks_leaves_the_others_alone(tmp_path):
     wild = SongConfiguration(
         dataset="digits", width=4, epochs=2, seeds=(0,), depths=(2,), times=(16,),
         gammas=(0.1, 1e12), sigmas=(0.0,),
     )  # fmt: skip
-    training, test = _datasets(wild, "cpu")
-    network = mlp([64, 4, 4, 10], "sigmoid", bias=False, init="glorot", seed=0)
-    run = _Run(wild, groups_of(wild, network, 0), 0)
-    for _ in range(2):
-        run.one_epoch(training, test)
-    found = run.outcome()
+    (setting,) = EXPERIMENT.settings(wild)
+    found = EXPERIMENT.execute(wild, setting, Context("cpu", tmp_path / "run.pt")).values
     assert found["t=16 gamma=1e+12"]["diverged"] == 1
     assert found["t=16 gamma=1e+12"]["weights"] is None
     assert len(found["t=16 gamma=0.1"]["test_error"]) == 2

@@ -1,7 +1,6 @@
 """Execute the chapters on machines that round differently, simulated on this one.
 
     python tools/portable.py [--machines NAME ...] [--chapters NAME ...] [--resume]
-    python tools/portable.py --quick       what CI runs: the farthest machine, what is trained
 
 A machine is a set of environment variables: other instructions in PyTorch, in MKL or in NumPy, two
 threads in place of one, no numba. On each, nbval runs the executed chapters and compares what they
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +31,9 @@ NBVAL = [
     sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env",
     "--nbval-sanitize-with", "tests/sanitize.cfg", "-p", "no:cacheprovider",
 ]  # fmt: skip
-FAR = "far"
+# The farthest from most that one can be in one process: `make test` runs the chapters there, so
+# never where they were executed.
+ELSEWHERE = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 MACHINES = {
     "default": {"ATEN_CPU_CAPABILITY": "default"},
     "avx2": {"ATEN_CPU_CAPABILITY": "avx2"},
@@ -41,10 +41,8 @@ MACHINES = {
     "threads": {"OMP_NUM_THREADS": "2"},
     "numpy": {"NPY_DISABLE_CPU_FEATURES": "AVX-512"},  # in the names that NumPy has for it
     "no-numba": {"HIDDEN": "numba"},  # in a folder that comes first on the path
-    FAR: {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OMP_NUM_THREADS": "2"},
+    "far": {**ELSEWHERE, "OMP_NUM_THREADS": "2"},
 }
-# An error of rounding grows where a result goes into the next step many times over: in training.
-TRAINS = re.compile(r"(?<![\w.])(?:pcsnn\.)?train(?:_many)?\(")
 
 
 @dataclass(frozen=True)
@@ -118,23 +116,15 @@ def table(found: dict[tuple[str, str], Found]) -> Iterator[str]:
         yield f"{machine:10} {len(mine):8} {cells:6} {differ:6}  {'; '.join(bad) or 'none'}"
 
 
-def trained() -> list[str]:
-    """The chapters that train a network over epochs."""
-    texts = execute.chapters()
-    return [text.stem for text in texts if TRAINS.search(text.read_text(encoding="utf-8"))]
-
-
 def main() -> int:
     names = [text.stem for text in execute.chapters()]
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--machines", nargs="+", metavar="NAME", choices=MACHINES)
     parser.add_argument("--chapters", nargs="+", metavar="NAME", choices=names)
-    parser.add_argument("--quick", action="store_true", help=f"{FAR!r}, and what is trained")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier call found")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    machines = options.machines or ([FAR] if options.quick else [*MACHINES])
-    chapters = options.chapters or (trained() if options.quick else names)
+    machines, chapters = options.machines or [*MACHINES], options.chapters or names
     pairs = [(machine, chapter) for machine in machines for chapter in chapters]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
         settings = {machine: environment(machine, Path(folder)) for machine in machines}

@@ -7,12 +7,12 @@ their test errors, averaged over the epochs, and by that of their final weights.
 All variants of one depth and seed see the same batches, and those that change their weights
 at the same time learn as one stack: small enough for the caches. At t = 0 no hidden error has
 moved yet, whatever γ is, so one run stands for all γ. A network whose numbers are no longer
-finite leaves its stack, and is recorded as diverged in that epoch.
+finite is recorded as diverged in that epoch.
 """
 
 from __future__ import annotations
 
-import time
+import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -24,15 +24,15 @@ from torch import Tensor
 from pcsnn import data
 from pcsnn.activations import activation
 from pcsnn.backprop import Backprop
-from pcsnn.ensembles import stack
 from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.machinery.common import checksums
+from pcsnn.experiments.machinery.common import checksums, significant
 from pcsnn.networks import Network, mlp
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference_learning import InferenceLearning
-from pcsnn.predictive.local import LocalRule
 from pcsnn.predictive.zil import ZIL
-from pcsnn.training import checkpoints
+from pcsnn.randomness import as_generator
+from pcsnn.rules import LearningRule
+from pcsnn.training import History, train_many
 
 
 class SongConfiguration(Configuration):
@@ -84,17 +84,15 @@ class ScatteredZIL(ZIL):
         for k in range(episode.hidden):
             episode.deviations[k] = self._draw(*episode.origin.u(k).shape)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the generator is."""
+        assert self.generator is not None
+        return {"generator": self.generator.get_state()}
 
-class Descent:
-    """Back-propagation and plain gradient descent: what the others are held against."""
-
-    def step(self, network: Network, x: Tensor, y: Tensor, learning_rate: float) -> None:
-        """One update."""
-        network.zero_grad()
-        Backprop()(network, x, y)
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter.sub_(parameter.grad, alpha=learning_rate)  # type: ignore[arg-type]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on drawing there."""
+        assert self.generator is not None
+        self.generator.set_state(state["generator"].cpu())
 
 
 @dataclass
@@ -105,38 +103,29 @@ class Group:
         kind: by which rule they learn: ``"bp"``, ``"C3"`` or ``"C1"`` for Z-IL without that
             condition, ``"t=…"`` for learning at a fixed time.
         names: of the variants, one for each network.
-        network: the stack.
+        networks: the variants, all with the same weights at first.
         values: γ, or σ, of each network.
-        generator: what is drawn is drawn from.
+        seed: of what is drawn at random.
     """
 
     kind: str
     names: list[str]
-    network: Network
+    networks: list[Network]
     values: Tensor
-    generator: torch.Generator
+    seed: int
 
     @property
-    def rule(self) -> LocalRule | Descent:
+    def rule(self) -> LearningRule:
         """What the networks learn by."""
         if self.kind == "bp":
-            return Descent()
+            return Backprop()
         if self.kind == "C1":
-            return ScatteredZIL(sigmas=self.values, generator=self.generator, on_divergence="allow")
+            return ScatteredZIL(sigmas=self.values, generator=as_generator(self.seed))
         if self.kind in ("C3", "t=0"):  # at t = 0 only the output has an error, and it is Z-IL's
-            return ZIL(literal=True, step_size=self.values, on_divergence="allow")
+            return ZIL(literal=True, step_size=self.values)
         t = int(self.kind.removeprefix("t="))
+        # That γ = 5 or 10 may well raise the energy is what the figure shows.
         return InferenceLearning(steps=t, step_size=self.values, on_divergence="allow")
-
-    def keep(self, alive: list[int]) -> None:
-        """Let the other networks go."""
-        self.names = [self.names[k] for k in alive]
-        self.values = self.values[alive]
-        for parameter in self.network.parameters():
-            parameter.data = parameter.data[alive].contiguous()
-        self.network.copies = len(alive)
-        for layer in self.network.layers:
-            layer.linear.copies = len(alive)  # type: ignore[assignment]
 
 
 def groups_of(configuration: SongConfiguration, network: Network, seed: int) -> list[Group]:
@@ -153,13 +142,13 @@ def groups_of(configuration: SongConfiguration, network: Network, seed: int) -> 
 
 
 def _group(kind: str, rows: dict[str, float], network: Network, seed: int) -> Group:
-    stacked = stack([network] * len(rows))
+    networks = [copy.deepcopy(network) for _ in rows]
     if kind == "t=0":
-        for layer in stacked.layers[:-1]:
+        for layer in networks[0].layers[:-1]:
             layer.requires_grad_(False)
-    weight = stacked.layers[0].linear.weight
+    weight = network.layers[0].linear.weight
     values = torch.tensor(list(rows.values()), dtype=weight.dtype, device=weight.device)
-    return Group(kind, list(rows), stacked, values, torch.Generator().manual_seed(seed + 1))
+    return Group(kind, list(rows), networks, values, seed + 1)
 
 
 def settings(configuration: SongConfiguration) -> list[Setting]:
@@ -172,136 +161,86 @@ def settings(configuration: SongConfiguration) -> list[Setting]:
 
 
 def execute(configuration: SongConfiguration, setting: Setting, context: Context) -> Outcome:
-    """Train all variants of one network side by side."""
-    training, test = _datasets(configuration, context.device)
+    """Train all variants of one network, those that one rule teaches side by side."""
+    parts = _datasets(configuration, context.device)
     seed = setting.seed or 0
     hidden = [configuration.width] * int(setting.values["depth"])
     network = mlp(
-        [training.inputs.shape[1], *hidden, len(training.classes)],
+        [parts[0].inputs.shape[1], *hidden, len(parts[0].classes)],
         configuration.activation,
         bias=configuration.bias,
         init=configuration.init,
         seed=seed,
         device=context.device,
     )
-    run = _Run(configuration, groups_of(configuration, network, seed), seed)
-    fingerprint = {"configuration": configuration.model_dump_json(), "setting": setting.name}
-    if context.checkpoint.exists():
-        run.restore(checkpoints.load(context.checkpoint, fingerprint, torch.device("cpu")))
+    groups = groups_of(configuration, network, seed)
     flushed = torch.set_flush_denormal(True)  # vanishing errors are not worth 100 times the time
     try:
-        while run.epochs < configuration.epochs:
-            run.one_epoch(training, test)
-            checkpoints.save(context.checkpoint, fingerprint, run.capture())
+        histories = {g.kind: _train(configuration, g, seed, parts, context) for g in groups}
     finally:
         torch.set_flush_denormal(not flushed)
+    (bp,), network = histories["bp"], groups[0].networks[0]
     return Outcome(
-        curves={"test_error": run.errors["bp"]},
-        values=run.outcome(),
-        datasets=checksums(training, test),
-        seconds=run.seconds,
+        curves={"test_error": _errors(bp)},
+        values={
+            name: _against(bp, network, own, variant)
+            for group in groups
+            for name, own, variant in zip(
+                group.names, histories[group.kind], group.networks, strict=True
+            )
+        },
+        datasets=checksums(*parts),
+        seconds=sum(sum(of_group[0].seconds) for of_group in histories.values()),
     )
 
 
-class _Run:
-    """All variants of one depth and seed, on their way."""
+def _train(
+    configuration: SongConfiguration,
+    group: Group,
+    seed: int,
+    parts: tuple[data.Dataset, data.Dataset],
+    context: Context,
+) -> list[History]:
+    """Every variant sees every image in the same order; each group has its own checkpoint."""
+    batch_size = configuration.batch_size
+    histories = train_many(
+        group.networks,
+        group.rule,
+        parts[0],
+        learning_rate=configuration.learning_rate * batch_size,  # rules take the mean of a batch
+        seeds=[seed] * len(group.networks),
+        epochs=configuration.epochs,
+        batch_size=batch_size,
+        drop_last=True,  # a smaller batch would count for more; MNIST has none
+        validation=parts[1],
+        progress=False,
+        checkpoint=context.checkpoint.with_suffix(f".{group.kind}.pt"),
+    )
+    if any(history.interrupted for history in histories):
+        raise KeyboardInterrupt
+    return histories
 
-    def __init__(self, configuration: SongConfiguration, groups: list[Group], seed: int) -> None:
-        self.configuration = configuration
-        self.groups = groups
-        self.order = torch.Generator().manual_seed(seed)
-        self.errors: dict[str, list[float]] = {n: [] for g in groups for n in g.names}
-        self.epochs = 0
-        self.seconds = 0.0
 
-    def one_epoch(self, training: data.Dataset, test: data.Dataset) -> None:
-        """Every variant sees every image once, in the same order; then it is tested."""
-        start = time.perf_counter()
-        batches = [
-            (x, data.one_hot(labels, len(training.classes), x.dtype))
-            for x, labels in data.batches(
-                training, self.configuration.batch_size, generator=self.order
-            )
-        ]
-        for group in self.groups:  # one after the other, so that its weights stay in the caches
-            rule = group.rule
-            for x, y in batches:
-                rate = self.configuration.learning_rate * len(x)  # rules take the mean of a batch
-                rule.step(group.network, x, y, rate)
-        for group in self.groups:
-            self._test(group, test)
-        self.groups = [group for group in self.groups if group.names]
-        self.epochs += 1
-        self.seconds += time.perf_counter() - start
+def _errors(history: History) -> list[float]:
+    """Test errors in per cent."""
+    return [round(100 * (1 - right), 2) for right in history.curves.get("test_accuracy", [])]
 
-    @torch.no_grad()
-    def _test(self, group: Group, test: data.Dataset) -> None:
-        """The test error of each network in per cent; the broken ones go."""
-        finite = torch.stack(
-            [torch.isfinite(p).flatten(1).all(dim=1) for p in group.network.parameters()]
-        ).all(dim=0)
-        group.keep(finite.nonzero().flatten().tolist())
-        if not group.names:
-            return
-        wrong = torch.zeros(len(group.names))
-        for x, labels in data.batches(test, 1000, shuffle=False):
-            wrong += (group.network(x).argmax(dim=-1) != labels).sum(dim=-1).cpu()
-        for name, count in zip(group.names, wrong.tolist(), strict=True):
-            self.errors[name].append(round(100 * count / len(test), 2))
 
-    @torch.no_grad()
-    def outcome(self) -> dict[str, JsonValue]:
-        """For each variant its test errors and, where it is still there, its distances."""
-        bp = self.groups[0].network
-        found: dict[str, Any] = {}
-        for name, errors in self.errors.items():
-            found[name] = {"test_error": errors, "weights": None, "error": None}
-            if len(errors) < self.epochs:
-                found[name]["diverged"] = len(errors) + 1
-        for group in self.groups:
-            for k, name in enumerate(group.names):
-                pairs = zip(group.network.parameters(), bp.parameters(), strict=True)
-                distance = sum(float((mine[k] - own[0]).double().norm()) for mine, own in pairs)
-                tested = zip(self.errors[name], self.errors["bp"], strict=True)
-                gaps = [abs(a - b) for a, b in tested]
-                found[name]["weights"] = float(f"{distance:.6g}")
-                found[name]["error"] = float(f"{sum(gaps) / len(gaps):.6g}")
-        return found
-
-    def capture(self) -> dict[str, Any]:
-        """All that changes."""
-        return {
-            "order": self.order.get_state(),
-            "epochs": self.epochs,
-            "seconds": self.seconds,
-            "errors": self.errors,
-            "groups": {
-                group.kind: {
-                    "names": group.names,
-                    "generator": group.generator.get_state(),
-                    "weights": list(group.network.state_dict().values()),
-                }
-                for group in self.groups
-            },
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where a checkpoint was made."""
-        self.order.set_state(state["order"].cpu())
-        self.epochs, self.seconds = state["epochs"], state["seconds"]
-        self.errors = state["errors"]
-        kept = []
-        for group in self.groups:
-            saved = state["groups"].get(group.kind)
-            if saved is None:
-                continue
-            group.keep([group.names.index(name) for name in saved["names"]])
-            group.generator.set_state(saved["generator"].cpu())
-            group.network.load_state_dict(
-                dict(zip(group.network.state_dict(), saved["weights"], strict=True))
-            )
-            kept.append(group)
-        self.groups = kept
+@torch.no_grad()
+def _against(bp: History, network: Network, own: History, variant: Network) -> JsonValue:
+    """A variant's test errors and, where it did not break, its distances from back-propagation."""
+    errors = _errors(own)
+    if own.diverged:
+        at = len(errors) + 1
+        return {"test_error": errors, "weights": None, "error": None, "diverged": at}  # type: ignore
+    pairs = zip(variant.parameters(), network.parameters(), strict=True)
+    distance = sum(float((mine - its).double().norm()) for mine, its in pairs)
+    gaps = [abs(a - b) for a, b in zip(errors, _errors(bp), strict=True)]
+    return {
+        "test_error": errors,  # type: ignore[dict-item]
+        "weights": significant(distance, 6),
+        "error": significant(sum(gaps) / len(gaps), 6),
+    }
 
 
 @lru_cache(maxsize=1)

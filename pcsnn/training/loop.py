@@ -1,13 +1,14 @@
-"""One training loop for every learning rule.
+"""One training loop for every learning rule, for one network and for K as one.
 
-The loop knows no rule by name: it calls ``rule(network, x, y)`` and lets the optimiser step.
-After each epoch its whole state (network, optimiser, order of the samples, history) is put
+The loop knows no rule by name: an epoch calls ``rule(network, x, y)`` and lets the optimiser step.
+After each epoch the whole state (network, optimiser, order of the samples, history) is put
 aside, so that a run that is interrupted or diverges ends with the last finished epoch, and a
 run that is resumed from its checkpoint ends with the very numbers of one that was not.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,91 @@ class History:
         return dataclasses.asdict(self)
 
 
+class Training(Protocol):
+    """Something that learns epoch by epoch."""
+
+    @property
+    def epochs(self) -> int:
+        """How many are finished."""
+        ...
+
+    def is_done(self, epochs: int) -> bool:
+        """Whether nothing is left to do of so many."""
+        ...
+
+    def one_epoch(self) -> Mapping[str, float]:
+        """Learn from every sample once and note it; what was measured."""
+        ...
+
+    def capture(self) -> dict[str, Any]:
+        """A copy of everything that changes."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything back as it was."""
+        ...
+
+
+def go_on(run: Training, epochs: int, kept: Kept | None, *, progress: bool) -> None:
+    """Epoch after epoch, until there are so many.
+
+    Raises:
+        KeyboardInterrupt, DivergenceError: as they come out of an epoch, with everything put back
+            to the end of the one before.
+    """
+    from tqdm import tqdm
+
+    state = run.capture()
+    hidden = None if progress else True
+    bar = tqdm(total=epochs, initial=run.epochs, unit="epoch", disable=hidden)
+    try:
+        while not run.is_done(epochs):
+            measures = run.one_epoch()
+            state = run.capture()
+            if kept is not None:
+                kept.save(state)
+            bar.update()
+            bar.set_postfix({name: f"{value:.4f}" for name, value in measures.items()})
+    except (KeyboardInterrupt, DivergenceError):
+        run.restore(state)
+        raise
+    finally:
+        bar.close()
+
+
 @dataclass(frozen=True)
+class Kept:
+    """The file that a run is kept in, and what it is a run of."""
+
+    path: Path
+    fingerprint: Mapping[str, str]
+
+    @classmethod
+    def at(
+        cls, path: str | os.PathLike[str] | None, fingerprint: Callable[[], Mapping[str, str]]
+    ) -> Kept | None:
+        """Where the user wants one; only then is it found out what the run is."""
+        return None if path is None else cls(Path(path), fingerprint())
+
+    def resume(self, run: Training, epochs: int, device: torch.device) -> None:
+        """Go on where the file was written, if there is one."""
+        if not self.path.exists():
+            return
+        run.restore(checkpoints.load(self.path, self.fingerprint, device))
+        if run.epochs > epochs:
+            raise CheckpointError(
+                f"checkpoint {self.path} holds {run.epochs} epochs, more than the {epochs} "
+                "asked for"
+            )
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the file anew."""
+        checkpoints.save(self.path, self.fingerprint, state)
+
+
+@dataclass
 class _Run:
-    """What stays the same during a run."""
+    """One network in training."""
 
     network: nn.Module
     rule: LearningRule
@@ -88,6 +171,17 @@ class _Run:
     loss: Loss | None
     metrics: Mapping[str, Metric]
     order: torch.Generator
+    after_epoch: Callable[[History], object] | None
+    history: History = field(default_factory=History)
+
+    @property
+    def epochs(self) -> int:
+        """How many are finished."""
+        return self.history.epochs
+
+    def is_done(self, epochs: int) -> bool:
+        """After so many."""
+        return self.epochs >= epochs
 
     def fingerprint(self) -> dict[str, str]:
         """All that has to be the same for a checkpoint to be continued: once, at the start."""
@@ -104,18 +198,26 @@ class _Run:
             "network": checkpoints.describe_network(self.network),
         }
 
-    def capture(self, history: History) -> dict[str, Any]:
+    def capture(self) -> dict[str, Any]:
         """A copy of everything that changes."""
         state = checkpoints.capture(self.network, self.optimiser, self.rule, self.order)
-        return {**state, "history": history.as_dict()}
+        return {**state, "history": self.history.as_dict()}
 
-    def restore(self, state: dict[str, Any]) -> History:
+    def restore(self, state: dict[str, Any]) -> None:
         """Put everything back as it was."""
         checkpoints.restore(state, self.network, self.optimiser, self.rule, self.order)
-        return History(**state["history"])
+        self.history = History(**copy.deepcopy(state["history"]))
 
     def one_epoch(self) -> dict[str, float]:
-        """Train on every sample once; then measure."""
+        """Train on every sample once; then measure, and let the user look."""
+        start = time.perf_counter()
+        measures = self._learn_and_measure()
+        self.history = self.history.extended(measures, time.perf_counter() - start)
+        if self.after_epoch is not None:
+            self.after_epoch(self.history)
+        return measures
+
+    def _learn_and_measure(self) -> dict[str, float]:
         self.network.train()
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         count = 0
@@ -204,75 +306,21 @@ def train(
     measured = None if loss is None else as_loss(loss)
     run = _Run(
         network, rule, optimiser, data, batch_size, seed, drop_last,
-        validation, measured, metrics, order,
+        validation, measured, metrics, order, after_epoch,
     )  # fmt: skip
-    kept = None if checkpoint is None else _Kept(Path(checkpoint), run.fingerprint())
-    history = History() if kept is None else kept.resume(run, epochs)
-    return _loop(run, history, epochs, kept, after_epoch, on_divergence, progress)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The file that a run is kept in, and what it is a run of."""
-
-    path: Path
-    fingerprint: dict[str, str]
-
-    def resume(self, run: _Run, epochs: int) -> History:
-        """Go on where the file was written, if there is one."""
-        if not self.path.exists():
-            return History()
-        history = run.restore(checkpoints.load(self.path, self.fingerprint, run.data.device))
-        if history.epochs > epochs:
-            raise CheckpointError(
-                f"checkpoint {self.path} holds {history.epochs} epochs, more than the {epochs} "
-                "asked for"
-            )
-        return history
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write the file anew."""
-        checkpoints.save(self.path, self.fingerprint, state)
-
-
-def _loop(
-    run: _Run,
-    history: History,
-    epochs: int,
-    kept: _Kept | None,
-    after_epoch: Callable[[History], object] | None,
-    on_divergence: str,
-    progress: bool,
-) -> History:
-    from tqdm import tqdm
-
-    state = run.capture(history)
-    bar = tqdm(
-        total=epochs, initial=history.epochs, unit="epoch", disable=None if progress else True
-    )
+    if (kept := Kept.at(checkpoint, run.fingerprint)) is not None:
+        kept.resume(run, epochs, data.device)
     try:
-        while history.epochs < epochs:
-            start = time.perf_counter()
-            measures = run.one_epoch()
-            history = history.extended(measures, time.perf_counter() - start)
-            if after_epoch is not None:
-                after_epoch(history)
-            state = run.capture(history)
-            if kept is not None:
-                kept.save(state)
-            bar.update()
-            bar.set_postfix({name: f"{value:.4f}" for name, value in measures.items()})
+        go_on(run, epochs, kept, progress=progress)
     except KeyboardInterrupt:
-        return replace(run.restore(state), interrupted=True)
+        return replace(run.history, interrupted=True)
     except DivergenceError as error:
-        history = replace(run.restore(state), diverged=True)
         if on_divergence == "raise":
             raise DivergenceError(
-                f"training diverged in epoch {history.epochs + 1}: {error}"
+                f"training diverged in epoch {run.epochs + 1}: {error}"
             ) from error
-    finally:
-        bar.close()
-    return history
+        return replace(run.history, diverged=True)
+    return run.history
 
 
 def _averages(network: nn.Module) -> list[Tensor]:

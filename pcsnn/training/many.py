@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +17,14 @@ from pcsnn.activations import activation
 from pcsnn.admission import admit_loss
 from pcsnn.data import Dataset, batches, one_hot
 from pcsnn.energies import OutputEnergy
-from pcsnn.ensembles import hand_back, stack
+from pcsnn.ensembles import hand_back, stack, take_back
 from pcsnn.networks import Network
 from pcsnn.predictive.inference_learning import risen
 from pcsnn.predictive.local import admit_rate
 from pcsnn.rules import DivergenceError, LearningRule, Report
+from pcsnn.training import checkpoints
 from pcsnn.training.doors import check_distinct, check_fit, check_rule, loss_of, order_of
-from pcsnn.training.loop import History
+from pcsnn.training.loop import History, Kept, go_on
 
 
 def train_many(
@@ -35,6 +39,7 @@ def train_many(
     validation: Dataset | None = None,
     drop_last: bool = False,
     progress: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
     on_divergence: str = "stop",
 ) -> list[History]:
     """Train K networks of one shape in one go, by plain gradient descent.
@@ -54,6 +59,7 @@ def train_many(
         validation: what to measure loss and accuracy on after each epoch.
         drop_last: leave out a last batch that is smaller than the others.
         progress: show a bar, where there is a terminal to show it on.
+        checkpoint: a file that is rewritten after each epoch, and continued where it exists.
         on_divergence: ``"stop"`` puts a network whose numbers are no longer finite back to
             its last finished epoch, and the others go on; ``"raise"`` ends the run there.
 
@@ -63,6 +69,7 @@ def train_many(
 
     Raises:
         ValueError, TypeError: where sizes, devices or precisions do not fit one another.
+        CheckpointError: for a checkpoint that is damaged or of another configuration.
         DivergenceError: with ``on_divergence="raise"``.
     """
     validate.positive_int("epochs", epochs)
@@ -82,60 +89,100 @@ def train_many(
     if is_dataclass(rule) and hasattr(rule, "on_divergence"):
         # One network that diverges must not stop the others; nothing else of the rule changes.
         rule = replace(rule, on_divergence="allow")
-    crew = _Crew(stacked, rule, rates, data, batch_size, drop_last, orders, strict)
-    return _train(crew, networks, epochs, validation, progress, on_divergence == "raise")
-
-
-def _train(
-    crew: _Crew,
-    networks: Sequence[Network],
-    epochs: int,
-    validation: Dataset | None,
-    progress: bool,
-    raises: bool,
-) -> list[History]:
-    """The networks themselves hold the last finished epoch: going back is doing nothing."""
-    from tqdm import tqdm
-
-    histories = [History() for _ in networks]
-    bar = tqdm(range(epochs), unit="epoch", disable=None if progress else True)
+    crew = _Crew(
+        networks, stacked, rule, rates, data, batch_size, drop_last, seeds, orders,
+        validation, strict, on_divergence == "raise", [History() for _ in networks],
+    )  # fmt: skip
+    if (kept := Kept.at(checkpoint, crew.fingerprint)) is not None:
+        kept.resume(crew, epochs, data.device)
     try:
-        for epoch in bar:
-            start = time.perf_counter()
-            measures, sound = crew.one_epoch(validation)
-            seconds = time.perf_counter() - start
-            for k, history in enumerate(histories):
-                if sound[k] and not history.diverged:
-                    own = {name: float(each[k]) for name, each in measures.items()}
-                    histories[k] = history.extended(own, seconds)
-                    hand_back(crew.stacked, k, networks[k])
-                elif raises:
-                    raise DivergenceError(f"networks[{k}] diverged in epoch {epoch + 1}")
-                else:
-                    histories[k] = replace(history, diverged=True)
-            if all(history.diverged for history in histories):
-                break
+        go_on(crew, epochs, kept, progress=progress)
     except KeyboardInterrupt:
-        return [h if h.diverged else replace(h, interrupted=True) for h in histories]
-    finally:
-        bar.close()
-    return histories
+        return [h if h.diverged else replace(h, interrupted=True) for h in crew.histories]
+    return crew.histories
 
 
 @dataclass
 class _Crew:
-    """K networks in training."""
+    """K networks in training, each of which may end before the others."""
 
+    networks: Sequence[Network]
     stacked: Network
     rule: LearningRule
     rates: float | Tensor
     data: Dataset
     batch_size: int
     drop_last: bool
+    seeds: Sequence[int]
     orders: Sequence[torch.Generator]
+    validation: Dataset | None
     strict: bool  # whether inference that ends with more energy counts as divergence
+    raises: bool  # whether one that diverges ends the run
+    histories: list[History]
+    epochs: int = 0
 
-    def one_epoch(self, validation: Dataset | None) -> tuple[dict[str, Tensor], Tensor]:
+    def fingerprint(self) -> dict[str, str]:
+        """All that has to be the same for a checkpoint to be continued."""
+        return {
+            "seeds": str(list(self.seeds)),
+            "learning_rate": str(torch.as_tensor(self.rates).tolist()),
+            "batch_size": str(self.batch_size),
+            "drop_last": str(self.drop_last),
+            "data": checkpoints.describe_data(self.data),
+            "validation": checkpoints.describe_data(self.validation),
+            "rule": checkpoints.describe_rule(self.rule),
+            "network": checkpoints.describe_network(self.stacked),
+        }
+
+    def is_done(self, epochs: int) -> bool:
+        """After so many, or where nobody is left."""
+        return self.epochs >= epochs or all(history.diverged for history in self.histories)
+
+    def capture(self) -> dict[str, Any]:
+        """A copy of everything that changes."""
+        state: dict[str, Any] = {
+            "network": self.stacked.state_dict(),
+            "orders": [order.get_state() for order in self.orders],
+            "histories": [history.as_dict() for history in self.histories],
+            "epochs": self.epochs,
+        }
+        if hasattr(self.rule, "state_dict"):
+            state["rule"] = self.rule.state_dict()
+        return copy.deepcopy(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything back as it was; the networks have their weights from the stack."""
+        state = copy.deepcopy(state)
+        self.stacked.load_state_dict(state["network"])
+        for order, kept in zip(self.orders, state["orders"], strict=True):
+            order.set_state(kept.cpu())
+        self.histories = [History(**history) for history in state["histories"]]
+        self.epochs = state["epochs"]
+        if "rule" in state:
+            self.rule.load_state_dict(state["rule"])  # type: ignore[attr-defined]
+        for k, network in enumerate(self.networks):
+            hand_back(self.stacked, k, network)
+
+    def one_epoch(self) -> dict[str, float]:
+        """Train all of them; those that are sound go on, the others stay where they were."""
+        start = time.perf_counter()
+        measures, sound = self._learn_and_measure()
+        seconds = time.perf_counter() - start
+        for k, (history, network) in enumerate(zip(self.histories, self.networks, strict=True)):
+            if sound[k] and not history.diverged:
+                own = {name: float(each[k]) for name, each in measures.items()}
+                self.histories[k] = history.extended(own, seconds)
+                hand_back(self.stacked, k, network)
+            elif self.raises:
+                raise DivergenceError(f"networks[{k}] diverged in epoch {self.epochs + 1}")
+            else:
+                self.histories[k] = replace(history, diverged=True)
+                take_back(self.stacked, k, network)
+        self.epochs += 1
+        left = torch.tensor([not history.diverged for history in self.histories])
+        return {name: float(each[left].mean()) for name, each in measures.items() if left.any()}
+
+    def _learn_and_measure(self) -> tuple[dict[str, Tensor], Tensor]:
         """Measures of each network, and whether all that it computed was sound."""
         K, device = self.stacked.copies or 0, self.data.device
         total = torch.zeros(K, dtype=torch.float64, device=device)
@@ -148,8 +195,8 @@ class _Crew:
             total += loss * x.shape[-2]
             count += x.shape[-2]
         measures = {"train_loss": total / count}
-        if validation is not None:
-            measures |= self._measure(validation)
+        if self.validation is not None:
+            measures |= self._measure(self.validation)
         for p in self.stacked.parameters():
             sound &= torch.isfinite(p).flatten(1).all(dim=1)
         for values in measures.values():
