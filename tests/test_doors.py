@@ -428,3 +428,23 @@ def test_only_figures_are_shown():
     refused("not Axes: give axes.figure", plotting.show, axes, "axes")
     refused("alt must be a text, not NoneType", plotting.show, figure, None)
     plt.close(figure)
+
+
+# --- a step without .grad ---
+
+
+@pytest.mark.parametrize("rule", [pcsnn.ZIL(), pcsnn.InferenceLearning(steps=2)])
+def test_a_step_refuses_hooks_that_wait_for_grad(rule):
+    """The optimiser that steps in the backward pass: a call runs it, a step cannot."""
+    network, ran = pcsnn.mlp([3, 4, 2]), []
+    weight = network.layers[1].linear.weight
+    weight.register_post_accumulate_grad_hook(lambda p: ran.append(p.grad.clone()))
+    x, y = torch.ones(5, 3), torch.tensor([0, 1, 1, 0, 1])
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(ValueError, match=r"layers\.1\.linear\.weight has a hook that runs when"):
+        rule.step(network, x, y, 0.1)
+    assert all(map(torch.equal, network.parameters(), before))
+    assert not ran
+    rule(network, x, y)
+    assert len(ran) == 1
+    assert torch.equal(ran[0], weight.grad)

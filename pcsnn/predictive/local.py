@@ -140,12 +140,16 @@ class LocalRule(Rule):
             x: inputs.
             y: labels or targets.
             learning_rate: α, or for K networks as one a tensor ``(K,)``.
+
+        Raises:
+            ValueError: for hooks that wait for ``.grad``, beside what a call refuses.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
         energy, y = self._admit(network, x, y)
         settled, why = self._by_kernel(network, x, y, energy, learning_rate)
         if settled is not None:
             return settled.report
+        _admit_step(network)
         moments, report, episode = self._by_torch(network, x, y, energy, why)
         self._ascend(episode, moments, learning_rate)
         return report
@@ -352,6 +356,16 @@ class LocalRule(Rule):
                     parameter.sub_(own * gradient)
                 else:
                     parameter.sub_(gradient, alpha=learning_rate)
+
+
+def _admit_step(network: nn.Module) -> None:
+    """Refuse hooks on a ``.grad`` that is never filled."""
+    for name, parameter in network.named_parameters():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name} has a hook that runs when .grad is filled, which step() does not do: "
+                "call the rule, and let an optimiser step"
+            )
 
 
 def _parts(x: Inputs) -> list[Tensor]:
