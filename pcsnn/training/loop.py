@@ -37,9 +37,7 @@ from pcsnn.training.doors import (
     loss_of,
     order_of,
 )
-from pcsnn.training.evaluation import ACCURACY, accuracy, evaluate
-
-__all__ = ["ACCURACY", "CheckpointError", "History", "accuracy", "evaluate", "train"]
+from pcsnn.training.evaluation import ACCURACY, evaluate
 
 
 @dataclass(frozen=True)
