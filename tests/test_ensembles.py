@@ -433,6 +433,24 @@ def test_a_small_last_batch_weighs_less(digits):
         assert history.curves["train_loss"] == [pytest.approx(float(mean), rel=1e-12)]
 
 
+def test_energy_that_is_up_by_rounding_is_no_divergence():
+    """Steps so small that float32 sees them as rounding, which goes either way."""
+    up = []
+
+    def watched(network, x, y):
+        report = IL("cross_entropy", steps=1, step_size=1e-7, engine="torch")(network, x, y)
+        up.append(bool((report.energy > report.loss).any()))
+        return report
+
+    generator = torch.Generator().manual_seed(0)
+    samples = Dataset(torch.randn(280, 5, generator=generator), torch.arange(280) % 3, range(3))
+    networks = [pcsnn.mlp([5, 6, 4, 3], "tanh", seed=seed) for seed in range(10)]
+    options = {"learning_rate": 1e-3, "seeds": [1] * 10, "epochs": 1, "batch_size": 7}
+    histories = train_many(networks, watched, samples, **options)
+    assert [(h.epochs, h.diverged) for h in histories] == [(1, False)] * 10
+    assert any(up)
+
+
 def test_perturbation_and_a_rule_of_ones_own(digits):
     small = [Dataset(part.inputs[:40, ::16], part.labels[:40], part.classes) for part in digits]
 

@@ -368,6 +368,25 @@ def test_a_batch_that_is_refused_moves_no_buffers():
         assert all(map(torch.equal, before, network.buffers()))
 
 
+class Passed(Normed):
+    """The first node is read by the second stage and by the third."""
+
+    def forward(self, x):
+        first = self.first(self.more(self.a(x), 0))
+        return self.c(first + self.second(self.more(self.b(torch.tanh(first)), 1)))
+
+
+def test_a_simulation_that_is_refused_moves_no_buffers():
+    """It is refused when the forward pass is over, and has moved them."""
+    network = Passed()
+    before = [b.clone() for b in network.buffers()]
+    with pytest.raises(ValueError, match="by different ways"):
+        pcsnn.ZIL(literal=True)(network, *batch())
+    assert all(map(torch.equal, before, network.buffers()))
+    pcsnn.ZIL()(network, *batch())
+    assert not all(map(torch.equal, before, network.buffers()))
+
+
 class Noisy(Three):
     """Draws from PyTorch's generator, and from one of its own."""
 

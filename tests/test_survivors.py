@@ -13,7 +13,10 @@ from pcsnn.activations import activation
 from pcsnn.ensembles import stack
 from pcsnn.networks import Layer, Network
 from pcsnn.predictive import compiled
+from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.inference import perturbed
+from pcsnn.predictive.inference_learning import risen
 from tests import plain
 
 ENGINES = [None, "torch"]
@@ -130,6 +133,81 @@ def test_a_slope_of_ones_own_under_a_known_name():
     network.zero_grad()
     pcsnn.Backprop()(network, x, y)
     assert same(found, grads(network))
+
+
+def test_a_loss_of_ones_own_under_a_known_name():
+    """Known is the loss, and not its name: three times the squared error teaches three times."""
+    tripled = pcsnn.likelihood.Loss(
+        "squared_error",
+        lambda u, y: 1.5 * (u - y).square().sum(dim=-1),
+        lambda u, y: 3 * (u - y),
+    )
+    network, x, y = scene()
+    with pytest.raises(ValueError, match="not the package's own squared_error"):
+        pcsnn.ZIL(tripled, engine="kernel")(network, x, y)
+    report = pcsnn.ZIL(tripled)(network, x, y)
+    expected, loss, _ = plain.backprop(network, x, y, "squared_error")
+    assert torch.isclose(report.loss, 3 * loss)
+    assert same(grads(network), [3 * g for g in expected])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hidden_energies_that_are_no_unit_gaussians(engine):
+    """One step of inference and eq. 43, by autograd of ``ε²/2σ²`` and the loss."""
+    network, x, y = scene(sizes=[5, 4, 3], energies=[pcsnn.energies.Gaussian(0.25)])
+    one, two = network.layers
+    with torch.no_grad():
+        u = one.linear(x)
+    value = u.clone().requires_grad_()
+    price = plain.price("squared_error", two.linear(torch.tanh(value)), y) * len(x)
+    (slope,) = torch.autograd.grad(price, value)
+    value = u - 0.1 * slope
+    errors = (value - one.linear(x)).square().sum(dim=-1) / (2 * 0.25)
+    total = errors.mean() + plain.price("squared_error", two.linear(torch.tanh(value)), y)
+    expected = torch.autograd.grad(total, list(network.parameters()))
+    rule = pcsnn.InferenceLearning(steps=1, step_size=0.1, engine=engine, on_divergence="allow")
+    report = rule(network, x, y)
+    assert report.engine == "torch"
+    assert same(grads(network), expected)
+    assert torch.isclose(report.energy, total)
+
+
+def test_a_change_keeps_its_digits_beside_a_large_bias():
+    """``W (a − a₀)`` in float32, where ``u`` itself is rounded to thousandths."""
+    network, x, _ = scene(dtype=torch.float32)
+    with torch.no_grad():
+        network.layers[1].linear.bias.fill_(1e4)
+    origin = DenseLook.forward(network, x)
+    moved = origin.moved([torch.full_like(origin.u(0), 1e-3), None])
+    a, before = (look.points[1].a.double() for look in (moved, origin))
+    expected = (a - before) @ network.layers[1].linear.weight.double().T
+    found = moved.change(1, origin).double()
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_what_is_up_by_rounding_has_not_risen():
+    start = torch.tensor([2.0, 2.0, -2.0, -2.0, 0.0, 1.0, torch.inf])
+    energy = torch.tensor([2.0001, 2.0004, -1.9999, -1.9996, 0.0, torch.nan, torch.nan])
+    assert risen(energy, start).tolist() == [False, True, False, True, False, True, False]
+
+
+def test_an_energy_that_rounds_up_is_no_divergence():
+    """Steps so small that float32 sees them as rounding, which goes either way."""
+    rule = pcsnn.InferenceLearning(steps=1, step_size=1e-9, engine="torch")
+    reports = [rule(*scene(dtype=torch.float32, seed=seed)) for seed in range(60)]
+    assert any(report.energy > report.loss for report in reports)
+
+
+def test_scattered_values_lie_about_the_forward_pass():
+    """C1 broken: each about its prediction in the forward pass, and not about a scattered one."""
+    network, x, _ = scene()
+    values = perturbed(network, x, 0.3, 5)
+    generator, a = torch.Generator().manual_seed(5), x
+    for layer, value in zip(network.layers[:-1], values, strict=True):
+        u = layer.linear(a)
+        noise = torch.randn(u.shape, dtype=u.dtype, generator=generator)
+        assert torch.allclose(value, u + 0.3 * noise, rtol=0, atol=1e-12)
+        a = torch.tanh(u)
 
 
 def test_a_layer_held_twice():
