@@ -210,6 +210,39 @@ def test_scattered_values_lie_about_the_forward_pass():
         a = torch.tanh(u)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_z_il_with_short_steps_is_back_propagation_with_a_rate_for_each_layer(engine):
+    """Layer ``l`` learns ``γ^(L−l)`` times as fast."""
+    network, x, y = scene(sizes=[5, 6, 4, 4, 3])
+    expected, *_ = plain.backprop(network, x, y, "squared_error")
+    expected = [0.5 ** (3 - k // 2) * g for k, g in enumerate(expected)]  # W and b of each layer
+    for literal in (False, True):
+        network.zero_grad()
+        pcsnn.ZIL(step_size=0.5, literal=literal, engine=engine)(network, x, y)
+        assert same(grads(network), expected)
+
+
+def test_a_function_of_ones_own_under_a_known_name():
+    network, x, y = scene()
+    shifted = activation("tanh")
+    shifted.function = lambda z: torch.tanh(z) + 0.5
+    for layer in network.layers[:-1]:
+        layer.activation = shifted
+    report = pcsnn.ZIL()(network, x, y)
+    assert report.engine == "torch"
+    assert same([report.prediction], [network(x)])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_autograd_sees_that_a_step_has_changed_the_weights(engine):
+    """A graph from before the step would give a gradient of neither network."""
+    network, x, y = scene()
+    before = network(x)
+    pcsnn.ZIL(engine=engine).step(network, x, y, 0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        before.sum().backward()
+
+
 def test_a_layer_held_twice():
     shared = Layer(nn.Linear(4, 4, dtype=torch.float64), activation("tanh"))
     network = Network(
