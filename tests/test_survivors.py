@@ -339,6 +339,29 @@ def test_a_hook_on_the_read_out_is_refused(make):
     assert same(grads(network), expected)
 
 
+def halve(module, given, out):
+    return 0.5 * out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("value_nodes", ["pre-activation", "activation"])
+@pytest.mark.parametrize("place", ["network", "node", "layer"])
+def test_hooks_around_a_part_are_honoured_or_refused(place, value_nodes, engine):
+    """A hook is part of what back-propagation differentiates; a cut within it is refused."""
+    network, x, y = scene(value_nodes=value_nodes)
+    part = {"network": network, "node": network.nodes[0], "layer": network.layers[1]}[place]
+    part.register_forward_hook(halve)
+    expected, loss, _ = plain.backprop(network, x, y, "squared_error")
+    if place == "network" or (place, value_nodes) == ("layer", "pre-activation"):
+        with pytest.raises(ValueError, match="within it: put them on"):
+            pcsnn.ZIL(engine=engine)(network, x, y)
+        assert all(g is None for g in grads(network))
+        return
+    report = pcsnn.ZIL(engine=engine)(network, x, y)
+    assert torch.isclose(report.loss, loss)
+    assert same(grads(network), expected)
+
+
 @pytest.mark.parametrize("rule", [pcsnn.ZIL(literal=True), pcsnn.Backprop()])
 def test_a_refused_batch_moves_no_averages(rule):
     network, x, y = scene(batch_norm=True)
