@@ -97,3 +97,16 @@ def test_a_hidden_energy_is_half_the_square():
     error = torch.tensor([[3.0, 4.0], [0.0, 1.0]], dtype=torch.float64)
     assert gaussian_energy(error).tolist() == [12.5, 0.5]
     assert gaussian_energy(error.expand(5, 2, 2)).shape == (5, 2)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+@pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (2, 3, 5, 4)])
+def test_the_mean_is_over_the_batch_alone(loss, shape):
+    """``(…, B, n)`` to ``(…)``: each of K networks has its own."""
+    energy = OutputEnergy(LOSSES[loss], activation("identity"))
+    u, y = drawn(shape, 0)
+    expected = 0.5 * (u - y).square().sum(-1)
+    if loss == "cross_entropy":
+        expected = -(y * torch.log_softmax(u, -1)).sum(-1)
+    assert energy.mean(u, y).shape == shape[:-2]
+    assert torch.allclose(energy.mean(u, y), expected.mean(-1), rtol=1e-12)

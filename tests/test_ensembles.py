@@ -433,6 +433,24 @@ def test_a_small_last_batch_weighs_less(digits):
         assert history.curves["train_loss"] == [pytest.approx(float(mean), rel=1e-12)]
 
 
+def test_energy_that_is_up_by_rounding_is_no_divergence():
+    """Steps so small that float32 sees them as rounding, which goes either way."""
+    up = []
+
+    def watched(network, x, y):
+        report = IL("cross_entropy", steps=1, step_size=1e-7, engine="torch")(network, x, y)
+        up.append(bool((report.energy > report.loss).any()))
+        return report
+
+    generator = torch.Generator().manual_seed(0)
+    samples = Dataset(torch.randn(280, 5, generator=generator), torch.arange(280) % 3, tuple("abc"))
+    networks = [pcsnn.mlp([5, 6, 4, 3], "tanh", seed=seed) for seed in range(10)]
+    options = {"learning_rate": 1e-3, "seeds": [1] * 10, "epochs": 1, "batch_size": 7}
+    histories = train_many(networks, watched, samples, **options)
+    assert [(h.epochs, h.diverged) for h in histories] == [(1, False)] * 10
+    assert any(up)
+
+
 def test_perturbation_and_a_rule_of_ones_own(digits):
     small = [Dataset(part.inputs[:40, ::16], part.labels[:40], part.classes) for part in digits]
 
@@ -545,6 +563,38 @@ def test_what_diverged_once_stays_where_it_was(digits, spoilt):
         assert close(networks[k].parameters(), copies[k].parameters(), 1e-11)
 
 
+def test_a_rule_that_lets_energy_rise_is_let(digits):
+    """As alone: only numbers that are not finite end such a network."""
+    rule = IL(steps=3, step_size=1.5, on_divergence="allow")
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    first = rule(copies[0], digits[0].inputs[:32], digits[0].labels[:32])
+    assert first.energy > 1.01 * first.loss
+    rates = [1e-4] * K
+    histories = together(networks, rule, digits, learning_rate=rates)
+    assert [(h.epochs, h.diverged) for h in histories] == [(2, False)] * K
+    for k in range(K):
+        assert not alone(copies[k], rule, digits, rates[k], 4 + k).diverged
+        assert close(networks[k].parameters(), copies[k].parameters(), 1e-9)
+
+
+def test_a_loss_that_is_not_finite_ends_a_network_as_it_does_alone(digits):
+    """Though its weights are: nothing else would tell of it."""
+
+    def overflows(network, x, y):
+        report = pcsnn.ZIL()(network, x, y)
+        loss = report.loss.clone()
+        loss.view(-1)[-1] = torch.inf
+        return dataclasses.replace(report, loss=loss)
+
+    networks = several((64, 12, 10))
+    copies = copy.deepcopy(networks)
+    histories = together(networks, overflows, digits, epochs=1)
+    assert [(h.epochs, h.diverged) for h in histories] == [(1, False), (1, False), (0, True)]
+    assert alone(copies[2], overflows, digits, RATES[2], 6, epochs=1).diverged
+    assert close(networks[2].parameters(), copies[2].parameters(), 0)
+
+
 def test_interrupted_training_keeps_the_finished_epochs(digits):
     class Stops:
         loss, calls = "squared_error", 0
@@ -612,6 +662,24 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(digits, tmp_path):
     ):
         with pytest.raises(pcsnn.training.CheckpointError, match=said):
             together(copy.deepcopy(start), Breaks(None), digits, **{**kept, **change})
+
+
+def test_who_has_diverged_is_not_interrupted(digits):
+    calls = 0
+
+    def stops(network, x, y):
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        report = pcsnn.ZIL(on_divergence="allow")(network, x, y)
+        network.layers[0].linear.weight.grad[1] *= torch.inf if calls == 2 else 1
+        return report
+
+    histories = together(several((64, 12, 10)), stops, digits)
+    assert [(h.epochs, h.diverged, h.interrupted) for h in histories] == [
+        (1, False, True), (0, True, False), (1, False, True),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -12,6 +12,7 @@ import pcsnn
 from pcsnn import experiments
 from pcsnn.data import files
 from pcsnn.experiments import (
+    Context,
     Experiment,
     ExperimentError,
     Outcome,
@@ -26,7 +27,7 @@ from pcsnn.experiments import (
     weight_transport,
 )
 from pcsnn.experiments.machinery import machines, provenance, record, runner
-from pcsnn.experiments.machinery.common import datasets
+from pcsnn.experiments.machinery.common import datasets, train_run
 from pcsnn.experiments.machinery.table import table
 from tests.strategies import DEVICES
 from tests.toy_experiment import BOOK, command, recorded, toy
@@ -188,6 +189,31 @@ def test_divergence_is_recorded(tmp_path):
     assert [run.status for run in found.runs] == ["diverged", "diverged"]
     assert found.curves("train_loss", init="he").shape == (1, 0)
     assert "–" in table(found)
+
+
+def test_the_table_has_the_standard_deviation_of_a_sample(tmp_path):
+    """Of few seeds: ``Σ(x − x̄)²/(n − 1)``; of one there is none."""
+    one, three = (recorded(tmp_path / str(n), toy(seeds=tuple(range(n))))[0] for n in (1, 3))
+    assert "±" not in table(record.read_record(one))
+    assert "2.0000 ± 2.0000" in table(record.read_record(three))  # of 0, 2 and 4
+
+
+def test_a_run_sees_the_samples_in_the_order_of_its_own_seed(tmp_path):
+    class Length:
+        epochs, batch_size = 1, 32
+
+    small = tuple(part.take(96) for part in datasets("digits", "cpu"))
+    ends = []
+    for seed in (0, 3):
+        one, other = (pcsnn.mlp([64, 10], seed=0) for _ in range(2))
+        setting = Setting(name=f"run-{seed}", seed=seed)
+        context = Context("cpu", tmp_path / f"{seed}.pt")
+        sgd = [torch.optim.SGD(network.parameters(), lr=0.1) for network in (one, other)]
+        train_run(one, pcsnn.Backprop(), sgd[0], small, Length(), setting, context)
+        pcsnn.train(other, pcsnn.Backprop(), sgd[1], small[0], epochs=1, batch_size=32, seed=seed)
+        assert torch.equal(one.layers[0].linear.weight, other.layers[0].linear.weight)
+        ends.append(one.layers[0].linear.weight)
+    assert not torch.equal(*ends)
 
 
 # Records

@@ -269,6 +269,18 @@ def test_the_fused_step_teaches_the_matrices_too():
     same(kept.parameters(), feedback.parameters())
 
 
+def test_matrices_that_learn_have_gradients_of_their_own():
+    """Called twice without zeroing: both have twice the gradient, and neither is the other's."""
+    made, (x, y) = network(), batch()
+    feedback = Feedback.copy(made, learn=True)
+    rule = ZIL(feedback=feedback)
+    rule(made, x, y)
+    once = [layer.linear.weight.grad.clone() for layer in made.layers[1:]]
+    rule(made, x, y)
+    same([layer.linear.weight.grad for layer in made.layers[1:]], [2 * g for g in once])
+    same([B.grad for B in feedback.weights], [2 * g for g in once])
+
+
 def test_incremental_learning_teaches_the_matrices_at_every_step():
     made, (x, y) = network(), batch()
     feedback = Feedback.copy(made, learn=True)

@@ -194,3 +194,24 @@ def test_layers_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="norm must have affine"):
         Layer(nn.Linear(3, 4), sigma, nn.BatchNorm1d(4, affine=False))
     assert as_generator(3).initial_seed() == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda n: n.layers.__setitem__(1, Layer(nn.Linear(7, 4), "tanh")),
+            r"layers\[1\] has weights",
+        ),
+        (lambda n: setattr(n.layers[1].linear, "bias", nn.Parameter(torch.zeros(1))), "biases"),
+        (lambda n: n.layers[1].double(), r"layers\[1\] is torch.float64"),
+        (lambda n: n.nodes.pop(1), "network.nodes holds 1"),
+        (lambda n: setattr(n, "value_nodes", "nowhere"), "value_nodes must be one of"),
+        (lambda n: setattr(n.layers[1], "norm", nn.BatchNorm1d(1)), "batch norm of 1 units"),
+    ],
+)
+def test_layers_that_no_longer_fit_are_named(change, says):
+    network = pcsnn.mlp([5, 6, 4, 3], "tanh")
+    change(network)
+    with pytest.raises((TypeError, ValueError), match=says):
+        network.admit_layers()

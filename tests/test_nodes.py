@@ -91,6 +91,49 @@ def test_a_forward_that_cannot_be_cut_is_refused(way, says, rule):
     assert torch.equal(network.node(x), x)  # nobody looks any more
 
 
+def in_place(m, x):
+    return m.two(m.spare(m.node(m.one(x.mul_(2)))))
+
+
+def after_its_node(m, x):
+    u = m.one(x)
+    h = m.node(u)
+    u.add_(1)
+    return m.two(m.spare(h))
+
+
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        (in_place, "changes its input x in place"),
+        (after_its_node, "node is changed in place after"),
+    ],
+)
+@pytest.mark.parametrize("rule", [pcsnn.InferenceLearning(), pcsnn.ZIL()])
+def test_what_is_looked_at_again_may_not_be_changed_in_place(way, says, rule):
+    network = Around(way)
+    with pytest.raises(ValueError, match=says):
+        rule(network, x.clone(), y)
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("later", ["node", "spare node", "node spare node"])
+def test_nodes_that_are_met_in_another_order_at_a_later_look_are_refused(later):
+    """Fewer, others first, or one more: values would be held where others were predicted."""
+    looks = iter(["node spare"])
+
+    def changing(m, x):
+        h = m.one(x)
+        for name in next(looks, later).split():
+            h = torch.tanh(getattr(m, name)(h))
+        return m.two(h)
+
+    network = Around(changing)
+    with pytest.raises(ValueError, match="must meet its value nodes in one order at every look"):
+        pcsnn.InferenceLearning()(network, x, y)
+    assert all(p.grad is None for p in network.parameters())
+
+
 def test_a_module_without_nodes_is_refused_by_rules_that_infer():
     with pytest.raises(ValueError, match="no value node to infer"):
         pcsnn.InferenceLearning()(sequential(), x, y)

@@ -267,10 +267,37 @@ class Unseen(Three):
         return h
 
 
+class GivenZeros(Three):
+    """A zero of either sign, as a number that a call is given."""
+
+    zero = 0.0
+
+    def more(self, h, place):
+        if place:
+            return h
+        self.zero = -self.zero
+        return h + torch.atan2(torch.full((6,), self.zero, dtype=DOUBLE), -torch.ones(6).double())
+
+
+class BufferReadTwice(Three):
+    """A buffer that is read, moved, and read again."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("level", torch.ones(6, dtype=DOUBLE))
+
+    def more(self, h, place):
+        if place < 2:
+            before = self.level * 1.0
+            self.level.mul_(1.5)
+            h = h * before + torch.sin(self.level)
+        return h
+
+
 SIDE_EFFECTS = [
     InPlaceState, PythonState, NoGradient, ThroughNumpy, WrittenThroughNumpy, WrittenThroughData,
     WrittenThroughItsAddress, Branching, Hooked, StraightThrough, Checkpointed, Descending,
-    ListsOfParts, Zeros, Unseen,
+    ListsOfParts, Zeros, Unseen, GivenZeros, BufferReadTwice,
 ]  # fmt: skip
 RULES = [
     pcsnn.InferenceLearning(on_divergence="allow", steps=5),
@@ -368,6 +395,25 @@ def test_a_batch_that_is_refused_moves_no_buffers():
         assert all(map(torch.equal, before, network.buffers()))
 
 
+class Passed(Normed):
+    """The first node is read by the second stage and by the third."""
+
+    def forward(self, x):
+        first = self.first(self.more(self.a(x), 0))
+        return self.c(first + self.second(self.more(self.b(torch.tanh(first)), 1)))
+
+
+def test_a_simulation_that_is_refused_moves_no_buffers():
+    """It is refused when the forward pass is over, and has moved them."""
+    network = Passed()
+    before = [b.clone() for b in network.buffers()]
+    with pytest.raises(ValueError, match="by different ways"):
+        pcsnn.ZIL(literal=True)(network, *batch())
+    assert all(map(torch.equal, before, network.buffers()))
+    pcsnn.ZIL()(network, *batch())
+    assert not all(map(torch.equal, before, network.buffers()))
+
+
 class Noisy(Three):
     """Draws from PyTorch's generator, and from one of its own."""
 
@@ -392,6 +438,75 @@ def test_every_look_of_an_episode_draws_the_same():
     first, second = itertools.islice(pcsnn.infer(Noisy(), *batch(), steps=1, step_size=1e-9), 2)
     for mine, theirs in zip(first.predictions, second.predictions, strict=True):
         assert relative_error(mine, theirs) <= 1e-8
+
+
+class DrawsOfItsOwn(Three):
+    """Draws from a generator of its own alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = torch.Generator().manual_seed(7)
+
+    def more(self, h, place):
+        return h + torch.rand(h.shape, dtype=DOUBLE, generator=self.own)
+
+
+def test_every_look_draws_the_same_from_the_networks_own_generator():
+    network, once = DrawsOfItsOwn(), DrawsOfItsOwn()
+    once(batch()[0])
+    pcsnn.InferenceLearning(steps=4)(network, *batch())
+    assert torch.equal(network.own.get_state(), once.own.get_state())
+    looks = pcsnn.infer(DrawsOfItsOwn(), *batch(), steps=1, step_size=1e-9)
+    first, second = looks
+    for mine, theirs in zip(first.predictions, second.predictions, strict=True):
+        assert relative_error(mine, theirs) <= 1e-8
+
+
+def test_what_others_draw_between_two_looks_is_no_draw_of_the_network():
+    torch.manual_seed(2)
+    Noisy()(batch()[0])
+    expected = torch.rand(3)
+    torch.manual_seed(2)
+    looks = pcsnn.infer(Noisy(), *batch(), steps=2, step_size=0.1)
+    assert torch.equal(torch.cat([torch.rand(1) for _ in looks]), expected)
+
+
+@pytest.mark.parametrize("kind", [Averaging, Spectral, Normed, BufferReadTwice])
+def test_a_rule_sees_the_network_that_infer_does(kind):
+    """The buffers of every look are those from before the first."""
+    rule = pcsnn.InferenceLearning(steps=3, step_size=0.1, on_divergence="allow")
+    *_, last = pcsnn.infer(kind(), *batch(), steps=3, step_size=0.1)
+    assert relative_error(rule(kind(), *batch()).energy, last.energies.sum()) <= 1e-12
+
+
+class Mistaken(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, h):
+        return h * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        raise RuntimeError("a mistake of its own")
+
+
+def test_a_mistake_in_a_backward_pass_is_told_as_it_is():
+    class Wrong(Three):
+        def more(self, h, place):
+            return Mistaken.apply(h) if place == 1 else h
+
+    with pytest.raises(RuntimeError, match="a mistake of its own"):
+        gradients(Wrong(), pcsnn.InferenceLearning(on_divergence="allow"))
+
+
+def test_a_node_within_a_checkpoint_is_refused():
+    class Within(Three):
+        def more(self, h, place):
+            return checkpoint(lambda h: self.third(h) * 2, h, use_reentrant=False) if place else h
+
+    network = Within()
+    network.third = ValueNode()
+    with pytest.raises(ValueError, match="must not lie within what torch.utils.checkpoint"):
+        gradients(network, pcsnn.InferenceLearning())
 
 
 def test_a_copy_of_the_network_is_left_as_it_was():

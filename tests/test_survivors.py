@@ -13,7 +13,10 @@ from pcsnn.activations import activation
 from pcsnn.ensembles import stack
 from pcsnn.networks import Layer, Network
 from pcsnn.predictive import compiled
+from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.inference import perturbed
+from pcsnn.predictive.inference_learning import risen
 from tests import plain
 
 ENGINES = [None, "torch"]
@@ -132,6 +135,114 @@ def test_a_slope_of_ones_own_under_a_known_name():
     assert same(found, grads(network))
 
 
+def test_a_loss_of_ones_own_under_a_known_name():
+    """Known is the loss, and not its name: three times the squared error teaches three times."""
+    tripled = pcsnn.likelihood.Loss(
+        "squared_error",
+        lambda u, y: 1.5 * (u - y).square().sum(dim=-1),
+        lambda u, y: 3 * (u - y),
+    )
+    network, x, y = scene()
+    with pytest.raises(ValueError, match="not the package's own squared_error"):
+        pcsnn.ZIL(tripled, engine="kernel")(network, x, y)
+    report = pcsnn.ZIL(tripled)(network, x, y)
+    expected, loss, _ = plain.backprop(network, x, y, "squared_error")
+    assert torch.isclose(report.loss, 3 * loss)
+    assert same(grads(network), [3 * g for g in expected])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hidden_energies_that_are_no_unit_gaussians(engine):
+    """One step of inference and eq. 43, by autograd of ``ε²/2σ²`` and the loss."""
+    network, x, y = scene(sizes=[5, 4, 3], energies=[pcsnn.energies.Gaussian(0.25)])
+    one, two = network.layers
+    with torch.no_grad():
+        u = one.linear(x)
+    value = u.clone().requires_grad_()
+    price = plain.price("squared_error", two.linear(torch.tanh(value)), y) * len(x)
+    (slope,) = torch.autograd.grad(price, value)
+    value = u - 0.1 * slope
+    errors = (value - one.linear(x)).square().sum(dim=-1) / (2 * 0.25)
+    total = errors.mean() + plain.price("squared_error", two.linear(torch.tanh(value)), y)
+    expected = torch.autograd.grad(total, list(network.parameters()))
+    rule = pcsnn.InferenceLearning(steps=1, step_size=0.1, engine=engine, on_divergence="allow")
+    report = rule(network, x, y)
+    assert report.engine == "torch"
+    assert same(grads(network), expected)
+    assert torch.isclose(report.energy, total)
+
+
+def test_a_change_keeps_its_digits_beside_a_large_bias():
+    """``W (a − a₀)`` in float32, where ``u`` itself is rounded to thousandths."""
+    network, x, _ = scene(dtype=torch.float32)
+    with torch.no_grad():
+        network.layers[1].linear.bias.fill_(1e4)
+    origin = DenseLook.forward(network, x)
+    moved = origin.moved([torch.full_like(origin.u(0), 1e-3), None])
+    a, before = (look.points[1].a.double() for look in (moved, origin))
+    expected = (a - before) @ network.layers[1].linear.weight.double().T
+    found = moved.change(1, origin).double()
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_what_is_up_by_rounding_has_not_risen():
+    start = torch.tensor([2.0, 2.0, -2.0, -2.0, 0.0, 1.0, torch.inf])
+    energy = torch.tensor([2.0001, 2.0004, -1.9999, -1.9996, 0.0, torch.nan, torch.nan])
+    assert risen(energy, start).tolist() == [False, True, False, True, False, True, False]
+
+
+def test_an_energy_that_rounds_up_is_no_divergence():
+    """Steps so small that float32 sees them as rounding, which goes either way."""
+    rule = pcsnn.InferenceLearning(steps=1, step_size=1e-9, engine="torch")
+    reports = [rule(*scene(dtype=torch.float32, seed=seed)) for seed in range(60)]
+    assert any(report.energy > report.loss for report in reports)
+
+
+def test_scattered_values_lie_about_the_forward_pass():
+    """C1 broken: each about its prediction in the forward pass, and not about a scattered one."""
+    network, x, _ = scene()
+    values = perturbed(network, x, 0.3, 5)
+    generator, a = torch.Generator().manual_seed(5), x
+    for layer, value in zip(network.layers[:-1], values, strict=True):
+        u = layer.linear(a)
+        noise = torch.randn(u.shape, dtype=u.dtype, generator=generator)
+        assert torch.allclose(value, u + 0.3 * noise, rtol=0, atol=1e-12)
+        a = torch.tanh(u)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_z_il_with_short_steps_is_back_propagation_with_a_rate_for_each_layer(engine):
+    """Layer ``l`` learns ``γ^(L−l)`` times as fast."""
+    network, x, y = scene(sizes=[5, 6, 4, 4, 3])
+    expected, *_ = plain.backprop(network, x, y, "squared_error")
+    expected = [0.5 ** (3 - k // 2) * g for k, g in enumerate(expected)]  # W and b of each layer
+    for literal in (False, True):
+        network.zero_grad()
+        pcsnn.ZIL(step_size=0.5, literal=literal, engine=engine)(network, x, y)
+        assert same(grads(network), expected)
+
+
+def test_a_function_of_ones_own_under_a_known_name():
+    network, x, y = scene()
+    shifted = activation("tanh")
+    shifted.function = lambda z: torch.tanh(z) + 0.5
+    for layer in network.layers[:-1]:
+        layer.activation = shifted
+    report = pcsnn.ZIL()(network, x, y)
+    assert report.engine == "torch"
+    assert same([report.prediction], [network(x)])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_autograd_sees_that_a_step_has_changed_the_weights(engine):
+    """A graph from before the step would give a gradient of neither network."""
+    network, x, y = scene()
+    before = network(x)
+    pcsnn.ZIL(engine=engine).step(network, x, y, 0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        before.sum().backward()
+
+
 def test_a_layer_held_twice():
     shared = Layer(nn.Linear(4, 4, dtype=torch.float64), activation("tanh"))
     network = Network(
@@ -225,6 +336,29 @@ def test_a_hook_on_the_read_out_is_refused(make):
         (pcsnn.ZIL() if make is pcsnn.ZIL else make(Feedback.random(network)))(network, x, y)
     expected, *_ = plain.backprop(network, x, y, "squared_error")
     pcsnn.Backprop()(network, x, y)
+    assert same(grads(network), expected)
+
+
+def halve(module, given, out):
+    return 0.5 * out
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("value_nodes", ["pre-activation", "activation"])
+@pytest.mark.parametrize("place", ["network", "node", "layer"])
+def test_hooks_around_a_part_are_honoured_or_refused(place, value_nodes, engine):
+    """A hook is part of what back-propagation differentiates; a cut within it is refused."""
+    network, x, y = scene(value_nodes=value_nodes)
+    part = {"network": network, "node": network.nodes[0], "layer": network.layers[1]}[place]
+    part.register_forward_hook(halve)
+    expected, loss, _ = plain.backprop(network, x, y, "squared_error")
+    if place == "network" or (place, value_nodes) == ("layer", "pre-activation"):
+        with pytest.raises(ValueError, match="within it: put them on"):
+            pcsnn.ZIL(engine=engine)(network, x, y)
+        assert all(g is None for g in grads(network))
+        return
+    report = pcsnn.ZIL(engine=engine)(network, x, y)
+    assert torch.isclose(report.loss, loss)
     assert same(grads(network), expected)
 
 

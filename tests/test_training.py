@@ -421,6 +421,38 @@ def test_a_checkpoint_of_another_rule(digits, tmp_path, one, other):
             fit((network, other, optimiser), digits, 2, **options)
 
 
+def test_what_was_captured_can_be_put_back_twice(digits):
+    """The optimiser works on copies: its momenta do not move what was put aside."""
+    things = parts(batch_norm=False)
+    network, rule, optimiser = things
+    order = torch.Generator().manual_seed(0)
+    fit(things, digits, 1)
+    state = checkpoints.capture(network, optimiser, rule, order)
+    ends = []
+    for _ in range(2):
+        checkpoints.restore(state, network, optimiser, rule, order)
+        fit(things, digits, 1)
+        ends.append(copy.deepcopy(things))
+    assert same(*ends)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda inputs: inputs.view(4, 3, 2),
+        lambda inputs: inputs.view(torch.bfloat16),
+    ],
+)
+def test_data_of_the_same_bytes_and_another_form(other):
+    inputs = torch.arange(24, dtype=torch.float16).view(4, 2, 3)
+    labels = torch.zeros(4, dtype=torch.int64)
+    one, two = (Dataset(part, labels, ("a", "b")) for part in (inputs, other(inputs)))
+    assert checkpoints.describe_data(one) != checkpoints.describe_data(two)
+    assert checkpoints.describe_data(one) == checkpoints.describe_data(
+        Dataset(inputs.clone(), labels.clone(), ("a", "b"))
+    )
+
+
 def test_data_of_any_precision_have_a_fingerprint(digits):
     low = digits[0].to(dtype=torch.bfloat16)
     assert checkpoints.describe_data(low) != checkpoints.describe_data(digits[0])
@@ -504,6 +536,17 @@ def test_evaluation_is_in_evaluation_mode_and_restores(digits):
     assert not network.layers[0].norm.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert list(evaluate(network, digits[1], loss=None)) == ["accuracy"]
+
+
+def test_measures_are_summed_with_all_their_digits(digits):
+    """2²⁴ + 1 is none of float32's numbers."""
+
+    def large_at_first(prediction, labels):
+        return torch.tensor([2.0**24, *[1.0] * (len(labels) - 1)])
+
+    metrics = {"large": large_at_first}
+    found = evaluate(parts()[0], digits[1].take(4), metrics=metrics, batch_size=4)
+    assert found["large"] == (2**24 + 3) / 4
 
 
 # Bad input

@@ -75,6 +75,19 @@ def test_an_identity_that_cannot_be_simplified_is_no_difference():
     assert not same(sympy.Symbol("n", nonnegative=True), 0)
 
 
+def test_a_difference_may_be_small():
+    small = sympy.Rational(1, 10**9)
+    assert not same(sympy.sin(x), sympy.sin(x) + small)
+    assert not same(sympy.Integer(1), 1 + small)
+
+
+def test_what_is_positive_is_tried_there():
+    """True of all p > 0, of no p < 0, and more than SymPy simplifies: no proof, and no no."""
+    p = sympy.Symbol("p", positive=True)
+    with pytest.raises(CheckError, match="neither proved nor refuted"):
+        same(sympy.acos(1 / sympy.sqrt(1 + p**2)), sympy.atan(p))
+
+
 @pytest.mark.parametrize(
     "number", [0.5, 1j, torch.tensor(0.5), np.array([0.5]), [0.5], sympy.Float(0.5), 0.5 * x]
 )

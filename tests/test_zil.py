@@ -492,3 +492,23 @@ def test_batch_norm_needs_a_batch_to_train():
         with pytest.raises(ValueError, match="at least 2 samples"):
             rule(network.train(), torch.ones(1, 4), torch.tensor([0]))
         rule(network.eval(), torch.ones(1, 4), torch.tensor([0]))
+
+
+def test_a_neuron_that_fires_again():
+    """Chain 1-1-1 of ReLUs, weights 1 and 2.1, by hand: the error is −2.52, 0, −2.52, 0, …
+
+    Pushed below zero the neuron hides the output's error from itself, and is back one step later.
+    """
+    network = pcsnn.mlp([1, 1, 1], "relu", bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        network.layers[0].linear.weight.fill_(1.0)
+        network.layers[1].linear.weight.fill_(2.1)
+    x, y = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 0.9, dtype=torch.float64)
+    for window, times in ((1, 3), (2, 1)):
+        for rule in (pcsnn.FaZIL(detection_window=window, steps=5),
+                     pcsnn.FaZIL(detection_window=window, steps=5, literal=True)):  # fmt: skip
+            network.zero_grad()
+            rule(network, x, y)
+            first, second = (p.grad.item() for p in network.parameters())
+            assert first == pytest.approx(times * 2.52, rel=1e-12)
+            assert second == pytest.approx(1.2, rel=1e-12)

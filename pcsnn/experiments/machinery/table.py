@@ -55,7 +55,8 @@ def _measured(runs: list[RunRecord], measures: list[str]) -> list[str]:
     cells = [str(len(runs))]
     for name in measures:
         last = [run.curves[name][-1] for run in runs if run.curves.get(name)]
-        cells.append(f"{np.mean(last):.4f} ± {np.std(last):.4f}" if last else "–")
+        spread = f" ± {np.std(last, ddof=1):.4f}" if len(last) > 1 else ""
+        cells.append(f"{np.mean(last):.4f}{spread}" if last else "–")
     diverged = sum(run.status == "diverged" for run in runs)
     return [*cells, str(diverged) if diverged else ""]
 
