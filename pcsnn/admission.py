@@ -115,8 +115,6 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
                 raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
     parameter = parameter_of(network)
     for name, part in _named(x):
-        if part.layout is not torch.strided:
-            raise TypeError(f"{name} must be dense, not {part.layout}: give {name}.to_dense()")
         if part.is_floating_point():
             validate.same_kind(name, part, "the network", parameter)
         elif part.device != parameter.device:

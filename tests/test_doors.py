@@ -448,3 +448,43 @@ def test_a_step_refuses_hooks_that_wait_for_grad(rule):
     rule(network, x, y)
     assert len(ran) == 1
     assert torch.equal(ran[0], weight.grad)
+
+
+# --- batches ---
+
+
+def test_a_batch_that_no_rule_can_take_is_told_in_its_own_words():
+    network, x = pcsnn.mlp([3, 4, 2]), torch.ones(5, 3)
+    rule = pcsnn.ZIL()
+    whole = torch.zeros(5, 2, dtype=torch.int64)
+    refused(r"give y.argmax\(-1\), or y.to\(dtype\)", rule, network, x, whole)
+    refused(r"give y.squeeze\(-1\)", rule, network, x, whole[:, :1])
+    y = torch.tensor([0, 1, 1, 0, 1])
+    refused("x must be dense", rule, network, x.to_sparse(), y)
+    cut = pcsnn.with_nodes(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
+    refused("x must be dense", rule, cut, x.to_sparse(), y)
+    with torch.inference_mode():
+        made = torch.ones(5, 3)
+    message = r"x was made under torch.inference_mode, .*: give x.clone\(\)"
+    refused(message, rule, cut, made, y)
+    refused(message, pcsnn.Backprop(), cut, made, y)
+    assert rule(cut, made.clone(), y).prediction.shape == (5, 2)
+
+
+def test_one_sample_is_a_batch_where_batch_norm_is_frozen():
+    network = pcsnn.mlp([3, 4, 2], batch_norm=True)
+    x, y = torch.ones(1, 3), torch.tensor([1])
+    refused("x must hold at least 2 samples", pcsnn.ZIL(), network, x, y)
+    assert pcsnn.ZIL()(network.eval(), x, y).prediction.shape == (1, 2)
+
+
+def test_weights_of_other_columns_are_told_where_they_are_computed():
+    """A parametrised layer says its sizes itself, and may have been put where it does not fit."""
+    network = pcsnn.mlp([3, 4, 2])
+    other = parametrizations.weight_norm(nn.Linear(5, 2))
+    network.layers[1].linear = other
+    x, y = torch.ones(5, 3), torch.tensor([0, 1, 1, 0, 1])
+    message = (
+        r"layers do not fit: layers\[1\] has weights of shape \(2, 5\) where \(2, 4\) is needed"
+    )
+    refused(message, pcsnn.ZIL(), network, x, y)

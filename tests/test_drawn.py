@@ -207,3 +207,13 @@ def test_a_contour_through_the_very_points_of_its_grid_agrees_after_rounding():
     assert agree(true, evidence(level_lines, bowl + 1e-9 * noise))
     assert not agree(true, evidence(level_lines, 1.3 * bowl))
     assert not agree(true, evidence(lambda axes, v: axes.contour(v, levels=[25]), bowl))
+
+
+def test_a_point_that_is_missing_is_not_one_at_zero():
+    """Both add nothing to the sums; their number tells them apart."""
+    limits = [[0.0, 1.0], [0.0, 1.0]]
+    shown, missing = (
+        {"axes": [{"limits": limits, "lines": [count, 0.5, -0.25]}]} for count in (4, 3)
+    )
+    assert agree(shown, shown)
+    assert not agree(shown, missing)
