@@ -9,9 +9,10 @@ the energy ``F = Σ_l ½ |ε^(l)|²``:
 **Deviations.** An episode starts from the forward pass, where every hidden error is zero, and
 the errors that then come down from the output may be smaller than the rounding of ``x``: in a
 deep sigmoid network ``x − u`` would be noise, or zero. So we keep ``d = x − x₀``, how far a
-value has moved from the forward pass, and its prediction's change ``c = u − u₀``, both small
-numbers with all their digits; ``ε = d − c`` is the same error. What has not moved at all is
-``None``: exactly zero, and nothing is computed for it.
+value has moved from the forward pass, and its prediction's change ``c = u − u₀``; ``ε = d − c`` is
+the same error. An error that has just arrived is ``d`` alone and keeps all its digits, however
+small it is; later ones keep those that the difference of two small numbers leaves. What has not
+moved at all is ``None``: exactly zero, and nothing is computed for it.
 """
 
 from __future__ import annotations
