@@ -59,14 +59,13 @@ class InferenceLearning(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end."""
         last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
-        moving: Tensor | None = None  # of K networks as one, those that have not settled
         for t in range(last + 1):
             errors = episode.errors()
             slopes = None if t == last else episode.slopes(errors)
+            moving = None  # of K networks as one, those that have not settled
             if slopes is not None and self.tolerance is not None:
-                moves = _fastest(slopes, episode) > self.tolerance
-                moving = moves if moving is None else moving & moves
-            end = slopes is None or not (moving is None or bool(moving.any()))
+                moving = _fastest(slopes, episode) > self.tolerance
+            end = slopes is None or (moving is not None and not bool(moving.any()))
             yield Moment.of(t, episode, errors, dict(enumerate(errors)) if end else {})
             if end:
                 return
