@@ -217,3 +217,23 @@ def test_a_point_that_is_missing_is_not_one_at_zero():
     )
     assert agree(shown, shown)
     assert not agree(shown, missing)
+
+
+@pytest.mark.parametrize("span", [1e-3, 1.0, 1e4])
+def test_limits_may_differ_by_a_share_of_their_span(span):
+    def limited(upper):
+        return {"axes": [{"limits": [[0.0, upper], [0.0, 1.0]]}]}
+
+    assert agree(limited(span), limited(1.01 * span))
+    assert not agree(limited(span), limited(1.1 * span))
+
+
+def test_colours_in_bytes_are_those_in_shares_of_one():
+    colours = np.random.default_rng(0).integers(0, 256, (20, 20, 3))
+    seen = []
+    for array in (colours.astype(np.uint8), colours / 255):
+        figure, axes = plt.subplots()
+        axes.imshow(array)
+        seen.append(drawn(figure))
+        plt.close(figure)
+    assert agree(*seen)
