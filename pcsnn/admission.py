@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.activations import Activation, Softmax, activation
 from pcsnn.chains import Chain
-from pcsnn.data import one_hot
+from pcsnn.data import targets
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.rules import Inputs
@@ -40,7 +40,7 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     if not given:
         one = x.dim() < 3 or network.copies is None
         _admit_labels(y, x.shape[:1] if one else x.shape[:2], n_out)
-        y = _one_hot(y, n_out, x.dtype)
+        y = targets(y.flatten(), n_out, x.dtype).view(*y.shape, -1)
     if y.dim() == 2 and y.shape[1] != n_out:
         raise ValueError(f"y must have {n_out} columns, not {y.shape[1]}")
     if y.dim() < 2 or y.shape[-1] != n_out:
@@ -72,7 +72,7 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
                 f"y must hold labels of shape {tuple(u.shape[:-1])} for an output of shape "
                 f"{tuple(u.shape)}, not {tuple(y.shape)}"
             )
-        return _one_hot(y, u.shape[-1], u.dtype)
+        return targets(y.flatten(), u.shape[-1], u.dtype).view(*y.shape, -1)
     if y.shape != u.shape:
         raise ValueError(
             f"y must have the output's shape {tuple(u.shape)}, or be labels of shape "
@@ -95,10 +95,6 @@ def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
             f"y has shape {tuple(y.shape)} and whole numbers, but labels have shape "
             f"{tuple(shape)} and targets the network's dtype: give y.argmax(-1), or y.to(dtype)"
         )
-
-
-def _one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    return one_hot(labels.flatten(), classes, dtype=dtype).view(*labels.shape, -1)
 
 
 def admit_input(network: nn.Module, x: Inputs) -> None:

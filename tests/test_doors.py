@@ -488,3 +488,17 @@ def test_weights_of_other_columns_are_told_where_they_are_computed():
         r"layers do not fit: layers\[1\] has weights of shape \(2, 5\) where \(2, 4\) is needed"
     )
     refused(message, pcsnn.ZIL(), network, x, y)
+
+
+@pytest.mark.parametrize("rule", [pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.InferenceLearning(steps=2)])
+def test_labels_of_a_single_output_are_its_targets(rule):
+    """0 asks for 0, and 1 for 1: a one-hot row of a single column would always ask for 1."""
+    network = pcsnn.mlp([3, 4, 1], dtype=torch.float64)
+    cut = pcsnn.with_nodes(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))).double()
+    x = torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3)
+    for labels in ([0] * 5, [0, 1, 1, 0, 1]):
+        y = torch.tensor(labels)
+        for module in (network, cut):
+            expected = 0.5 * (module(x) - y.unsqueeze(1)).square().mean()
+            found = rule(module, x, y).loss
+            assert float(found) == pytest.approx(float(expected.detach()), rel=1e-12)

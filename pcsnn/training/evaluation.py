@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.admission import admit_loss
-from pcsnn.data import Dataset, batches, one_hot
+from pcsnn.data import Dataset, batches, targets
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError
@@ -70,7 +70,7 @@ def evaluate(
                 raise DivergenceError("the network's prediction holds NaN or infinite values")
             values = {name: metric(prediction, y) for name, metric in metrics.items()}
             if of_loss is not None:
-                target = one_hot(y, prediction.shape[1], prediction.dtype)
+                target = targets(y, prediction.shape[1], prediction.dtype)
                 values = {"loss": of_loss.value(prediction, target), **values}
             for name, value in values.items():
                 check_measure(name, value, len(x))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.activations import activation
 from pcsnn.admission import admit_loss
-from pcsnn.data import Dataset, batches, one_hot
+from pcsnn.data import Dataset, batches, targets
 from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import hand_back, stack, take_back
 from pcsnn.networks import Network
@@ -232,7 +232,7 @@ class _Crew:
             prediction = self.stacked(x)
             found = {"test_accuracy": (prediction.argmax(dim=-1) == y).double()}
             if loss is not None:  # after the read-out, and of numbers that may not be finite
-                target = one_hot(y, prediction.shape[-1], prediction.dtype).expand_as(prediction)
+                target = targets(y, prediction.shape[-1], prediction.dtype).expand_as(prediction)
                 found["test_loss"] = OutputEnergy(loss, activation("identity")).value(
                     prediction, target
                 )
