@@ -14,7 +14,14 @@ import torch
 from pydantic import ValidationError
 
 from pcsnn.data import files
-from pcsnn.experiments import Experiment, ExperimentError, Outcome, load_record, mnist_facts
+from pcsnn.experiments import (
+    EXPERIMENTS,
+    Experiment,
+    ExperimentError,
+    Outcome,
+    load_record,
+    mnist_facts,
+)
 from pcsnn.experiments.machinery import machines, provenance, record, runner, source, work
 from pcsnn.experiments.machinery.table import table
 from tests.toy_experiment import BOOK, command, recorded, toy
@@ -641,6 +648,16 @@ def test_importing_the_package_leaves_ctrl_c_alone():
         "import pcsnn; assert signal.getsignal(signal.SIGINT) is before"
     )
     assert typed("-c", script)[::2] == (0, "")
+
+
+def test_ctrl_c_between_two_results_warns_of_nothing(tmp_path, monkeypatch, recwarn):
+    def typed_just_now(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.work, "keep", typed_just_now)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(EXPERIMENTS["backprop-mnist"], "smoke", device="cpu", jobs=2, out=tmp_path)
+    assert [str(w.message) for w in recwarn] == []
 
 
 def test_ctrl_c_while_running_loses_nothing_that_is_finished(tmp_path):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,14 +129,26 @@ def _all_runs(job: _Job, number: int | None) -> list[RunRecord]:
         pool = Parallel(
             n_jobs=number, batch_size=1, pre_dispatch="n_jobs", return_as=machines.returned_as()
         )
-        for record in pool(calls):
-            work.keep(folder, record)  # it may have been written on another machine
-            done[record.setting.name] = record
-            bar.update()
+        results = pool(calls)
+        try:
+            for record in results:
+                work.keep(folder, record)  # it may have been written on another machine
+                done[record.setting.name] = record
+                bar.update()
+        finally:
+            _leave(results)
     finally:
         bar.close()
         torch.set_num_threads(threads)  # with one job the runs were in this very process
     return [done[setting.name] for setting in settings]
+
+
+def _leave(results: Iterable[RunRecord]) -> None:
+    """Let go of runs that nobody waits for any longer, of which joblib would warn."""
+    if isinstance(results, Generator):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            results.close()
 
 
 def _one_run(job: _Job, setting: Setting) -> RunRecord:
