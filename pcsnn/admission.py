@@ -58,8 +58,14 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     return y if network.copies is None else y.expand(network.copies, *y.shape[-2:])
 
 
-def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
+def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | None]:
     """The targets of an output of any shape ``(B, …, n)``: itself, or labels ``(B, …)``.
+
+    A label of −1 asks for nothing: there is no target at its position.
+
+    Returns:
+        The targets, of the output's shape; and, for labels of positions of each sample, where
+        there is one, ``(B, …)``.
 
     Raises:
         TypeError, ValueError: in a sentence that names ``y``.
@@ -72,7 +78,12 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
                 f"y must hold labels of shape {tuple(u.shape[:-1])} for an output of shape "
                 f"{tuple(u.shape)}, not {tuple(y.shape)}"
             )
-        return targets(y.flatten(), u.shape[-1], u.dtype).view(*y.shape, -1)
+        asked = y != NO_LABEL
+        if not bool(asked.any()):
+            raise ValueError("y holds no label: all are -1, which asks for nothing")
+        given = targets(y.masked_fill(~asked, 0).flatten(), u.shape[-1], u.dtype)
+        everywhere = y.dim() == 1 and bool(asked.all())
+        return given.view(*y.shape, -1), None if everywhere else asked.to(u.dtype)
     if y.shape != u.shape:
         raise ValueError(
             f"y must have the output's shape {tuple(u.shape)}, or be labels of shape "
@@ -81,7 +92,10 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> Tensor:
     validate.same_kind("y", y, "the network's output", u)
     if loss.takes != "anything":
         validate.probabilities("y", y.flatten(0, -2))
-    return y
+    return y, None
+
+
+NO_LABEL = -1
 
 
 def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:

@@ -31,6 +31,7 @@ from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
+from pcsnn.nodes import ValueNode, visiting
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, of_its_own
 
 
@@ -173,20 +174,22 @@ class Backprop(Rule):
         kept = [(b, b.clone()) for b in network.buffers()]
         admit_for_autograd(network, x)
         try:
-            with torch.enable_grad():
+            held = Held()
+            with torch.enable_grad(), visiting(held):
                 prediction = run(network, x if isinstance(x, tuple) else (x,))
             if not (torch.is_tensor(prediction) and prediction.is_floating_point()):
                 raise ValueError("network must give one tensor (batch, …) of numbers")
             if prediction.dim() < 2:
                 raise ValueError("network must give one tensor (batch, …) of numbers")
             u = prediction.detach()
+            energy, batch = OutputEnergy(loss, _IDENTITY), u.shape[-2 if copies_of(network) else 0]
             if not isinstance(network, Network | Chain):
-                y = admit_targets(u, y, loss)
-            energy = OutputEnergy(loss, _IDENTITY)
+                y, asked = admit_targets(u, y, loss)
+                if asked is not None:
+                    energy, batch = energy.where(asked), int(asked.sum())
             losses = energy.value(u, y)
-            samples = -2 if copies_of(network) else 0
-            gradient = energy.error(u, y) / -u.shape[samples]
-            found = self._gradients(prediction, parameters, gradient)
+            ends = [(prediction, energy.error(u, y) / -batch), *held.prices(batch)]
+            found = self._gradients(ends, parameters)
             careful = self.on_divergence == "raise"
             if careful and not all_finite([losses, *(g for _, g in found)]):
                 explain_non_finite(network, x, y)
@@ -196,23 +199,45 @@ class Backprop(Rule):
             raise
         for parameter, g in found:
             accumulate(parameter, g)
-        return Report(_mean(losses, network), u)
+        return Report(_mean(losses, network, batch), u)
 
     @staticmethod
     def _gradients(
-        prediction: Tensor, parameters: list[nn.Parameter], gradient: Tensor
+        ends: list[tuple[Tensor, Tensor]], parameters: list[nn.Parameter]
     ) -> list[tuple[nn.Parameter, Tensor]]:
-        """What autograd finds for each parameter that the prediction depends on."""
-        if not prediction.requires_grad:
+        """What autograd finds for each parameter that the prediction, or a price, depends on."""
+        ends = [(end, gradient) for end, gradient in ends if end.requires_grad]
+        if not ends:
             return []
-        found = torch.autograd.grad(prediction, parameters, gradient, allow_unused=True)
+        found = torch.autograd.grad(
+            [end for end, _ in ends], parameters, [g for _, g in ends], allow_unused=True
+        )
         pairs = zip(parameters, found, strict=True)
         return [(p, of_its_own(g, p)) for p, g in pairs if g is not None]
 
 
-def _mean(losses: Tensor, network: nn.Module) -> Tensor:
+class Held:
+    """What value nodes pay in a forward pass: those with a prior do, for what is predicted."""
+
+    def __init__(self) -> None:
+        self._prices: list[Tensor] = []
+
+    def meet(self, node: ValueNode, u: Tensor) -> Tensor:
+        """Go on with the prediction, and note its price."""
+        energy = node.energy.begin(u)
+        x = energy.rest(u)
+        if energy.waits and not energy.rests:
+            self._prices.append(energy.value(u, x).sum())
+        return energy.hand_on(x)
+
+    def prices(self, batch: int) -> list[tuple[Tensor, Tensor]]:
+        """Each with its share in the mean over the batch."""
+        return [(price, price.new_tensor(1 / batch)) for price in self._prices]
+
+
+def _mean(losses: Tensor, network: nn.Module, batch: int) -> Tensor:
     """Over the batch, of all that an output of any shape has; of each copy for K as one."""
-    return losses.mean(dim=-1) if copies_of(network) else losses.sum() / losses.shape[0]
+    return losses.mean(dim=-1) if copies_of(network) else losses.sum() / batch
 
 
 _IDENTITY = activation("identity")

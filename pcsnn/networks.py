@@ -326,13 +326,13 @@ class Network(nn.Module):
         """Whether a value node does anything to what passes it."""
         nodes = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
         return any(
-            type(node.energy).hand_on is not Energy.hand_on or hooked(node)  # type: ignore
+            not node.energy.passes or hooked(node)  # type: ignore
             for node in nodes
         )
 
     def not_ordinary(self) -> str:
         """Why its forward pass is not its layers composed, each as it is written; or nothing."""
-        if any(type(energy).hand_on is not Energy.hand_on for energy in self.energies):
+        if not all(energy.passes for energy in self.energies):
             return "a value node hands on something else than its value"
         return self.not_plain()
 

@@ -49,7 +49,10 @@ class ValueNode(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """What the energy hands on of ``u``, or of the value that is held here instead."""
         visitor = _visitor.get()
-        return self.energy.hand_on(u) if visitor is None else visitor.meet(self, u)
+        if visitor is not None:
+            return visitor.meet(self, u)
+        energy = self.energy.begin(u)
+        return energy.hand_on(energy.rest(u))
 
 
 # Of this thread, and not of a node: so a node that no module holds is met as well, and refused.

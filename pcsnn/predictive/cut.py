@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pcsnn.admission import admit_for_autograd, parameter_of, run
 from pcsnn.chains import Chain
-from pcsnn.energies import Gaussian
+from pcsnn.energies import Energy, Gaussian
 from pcsnn.nodes import ValueNode, nodes_of, visiting
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
@@ -56,6 +56,7 @@ class Subject:
         self.buffers = [(b, b.clone()) for b in network.buffers()]
         self.learning = [p for p in network.parameters() if p.requires_grad]
         self.nodes: list[ValueNode] = []
+        self.energies: list[Energy] = []  # of the nodes, with what they draw drawn
         self.replay = Replay([b for b, _ in self.buffers])
         self.draws = Draws(parameter_of(network).device)
         self.written: list[bool] = []  # whether what a node hands on is changed in place above it
@@ -111,16 +112,16 @@ class CutLook:
 
     Args:
         subject: the module and its input.
-        leaves: the values, each the beginning of a graph; ``None`` for the forward pass, where
-            every value is its prediction.
+        values: of the nodes; ``None`` for the forward pass, where every node rests.
         anew: compute all of it, although it was computed before.
     """
 
     def __init__(
-        self, subject: Subject, leaves: list[Tensor] | None = None, *, anew: bool = False
+        self, subject: Subject, values: list[Tensor] | None = None, *, anew: bool = False
     ) -> None:
-        self.subject, self._leaves = subject, [] if leaves is None else leaves
-        self._first, self._count = leaves is None, 0
+        self.subject, self._values = subject, [] if values is None else values
+        self._leaves: list[Tensor] = []  # what nodes hand on, each the beginning of a graph
+        self._first, self._count = values is None, 0
         self._graph: list[Tensor] = []  # what each stage predicts, with its graph
         self._versions: list[int] = []
         self._reads: dict[int, Reads] = {}
@@ -129,9 +130,9 @@ class CutLook:
         self._admit_pass()
         self._graph.append(self._admit_output(output))
         self._predicted = [u.detach() for u in self._graph]
-        self.energies = [node.energy for node in subject.nodes]
+        self.energies = subject.energies
         if self._first:
-            subject.written = [handed._version > 0 for _, handed in subject.replay.given.values()]
+            subject.written = [given[1]._version > 0 for given in subject.replay.given.values()]
             self._admit_graph()
 
     @classmethod
@@ -147,23 +148,24 @@ class CutLook:
             if self._first:
                 self._admit_node(node, u)
                 subject.nodes.append(node)
-                self._leaves.append(u.detach().requires_grad_())
+                subject.energies.append(node.energy.begin(u.detach()))
+                self._values.append(subject.energies[k].rest(u.detach()))
             elif k >= len(subject.nodes) or subject.nodes[k] is not node:
                 raise ValueError(_ONE_ORDER)
             self._graph.append(u)
             self._versions.append(u._version)
-            return self._hand_on(k, node, self._leaves[k])
+            return self._hand_on(k, self._values[k])
 
-    def _hand_on(self, k: int, node: ValueNode, x: Tensor) -> Tensor:
+    def _hand_on(self, k: int, x: Tensor) -> Tensor:
         """One object for one value, by which a replay knows that nothing has changed."""
         given = self.subject.replay.given
         known = given.get(k)
         written = self._first or self.subject.written[k]
         if known is None or known[0] is not x or written:
-            handed = node.energy.hand_on(x)
-            if handed is x and written:
-                handed = x.clone()  # a value must not change where a ReLU above works in place
-            known = given[k] = x, handed
+            leaf = self.subject.energies[k].hand_on(x).detach().requires_grad_()
+            # A leaf must not change where a ReLU above works in place.
+            known = given[k] = x, leaf.clone() if written else leaf, leaf
+        self._leaves.append(known[2])
         return known[1]
 
     def _admit_node(self, node: ValueNode, u: Tensor) -> None:
@@ -178,6 +180,8 @@ class CutLook:
             raise ValueError(
                 f"{name} must not lie within what torch.utils.checkpoint computes twice"
             )
+        if not node.energy.is_unit:
+            node.energy.admit(name, u.detach())
 
     def _admit_pass(self) -> None:
         """All nodes met, as at the first look, and what was predicted for them left as it was."""
@@ -218,15 +222,15 @@ class CutLook:
 
     def x(self, k: int) -> Tensor:
         """The value of node ``k``."""
-        return self._leaves[k].detach()
+        return self._values[k]
 
     def moved(self, deviations: Sequence[Error], *, anew: bool = False) -> CutLook:
-        """Run again, with leaves of their own for what has moved."""
-        leaves = [
-            leaf if d is None and not anew else _leaf(leaf, d)
-            for leaf, d in zip(self._leaves, deviations, strict=False)
+        """Run again, with other values where something has moved."""
+        values = [
+            x if d is None and not anew else (x.clone() if d is None else x + d)
+            for x, d in zip(self._values, deviations, strict=False)
         ]
-        return CutLook(self.subject, [*leaves, *self._leaves[len(leaves) :]], anew=anew)
+        return CutLook(self.subject, [*values, *self._values[len(values) :]], anew=anew)
 
     def change(self, k: int, origin: CutLook) -> Error:
         """``u − u₀``, nothing where the stage was not even computed again."""
@@ -262,7 +266,8 @@ class CutLook:
         if not nodes:
             return ()
         found = self._derivatives(k, [self._leaves[j] for j in nodes], error)
-        return [(j, g) for j, g in zip(nodes, found, strict=True) if g is not None]
+        pairs = [(j, g) for j, g in zip(nodes, found, strict=True) if g is not None]
+        return [(j, self.energies[j].hand_back(self._values[j], g)) for j, g in pairs]
 
     def gradients(self, k: int, error: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Of all that stage ``k`` is made of."""
@@ -304,11 +309,6 @@ def _kind(u: Any) -> str:
     if not torch.is_tensor(u):
         return f"a {type(u).__name__}"
     return f"one of shape {tuple(u.shape)} and {u.dtype}"
-
-
-def _leaf(leaf: Tensor, d: Error) -> Tensor:
-    x = leaf.detach()
-    return (x.clone() if d is None else x + d).requires_grad_()
 
 
 def _ends(u: Tensor) -> set[int]:

@@ -29,7 +29,6 @@ class Dense:
         weight: ``W``.
         bias: ``b``, if any.
         after: ``f``, behind them, where value nodes hold activations.
-        below: the energy of the node below, where that hands on something else than its value.
     """
 
     __slots__ = ("W", "_WT", "after", "b", "below", "matmul", "sigma", "squash")
@@ -40,11 +39,12 @@ class Dense:
         weight: nn.Parameter,
         bias: nn.Parameter | None,
         after: Activation | None = None,
-        below: Energy | None = None,
     ) -> None:
         self.squash, self.sigma = squash, squash.function
         self.W, self.b = weight, bias
-        self.after, self.below = after, below
+        self.after = after
+        #: The energy of the node below, where that hands on something else than its value.
+        self.below: Energy | None = None
         self.matmul = torch.mm if weight.dim() == 2 else torch.matmul
         self._WT: Tensor | None = None
 
@@ -159,11 +159,17 @@ class DenseLook:
     @classmethod
     def forward(cls, network: Network, x: Tensor) -> DenseLook:
         """The forward pass: every value is its prediction."""
-        points = []
-        for stage in stages_of(network):
+        points: list[DensePoint] = []
+        stages, energies = stages_of(network), network.energies
+        for k, stage in enumerate(stages):
             points.append(stage.at(x))
             x = points[-1].u
-        return cls(points, network.energies)
+            if k < len(energies) and not energies[k].is_unit:
+                energies[k].admit(f"the value node nodes.{k}", x, stage.W.dim() - 1)
+            if k < len(energies) and not energies[k].passes:
+                energies[k] = stages[k + 1].below = energies[k].begin(x)
+                x = energies[k].rest(x)
+        return cls(points, energies)
 
     def describe(self, k: int) -> str:
         """A node as the network holds it."""
@@ -189,7 +195,11 @@ class DenseLook:
     def change(self, k: int, origin: DenseLook) -> Error:
         """``u − u₀``, from what the stage is given where weights are the same."""
         now, then = self.points[k], origin.points[k]
-        return None if now is then else now.change(then)
+        if now is then:
+            return None
+        by = now.change(then)
+        energy = self.energies[k] if k < len(self.energies) else None
+        return by if energy is None or energy.passes else energy.change(now.u, then.u, by)
 
     def reads_nodes(self, k: int) -> Sequence[int]:
         """The one below."""
@@ -234,20 +244,14 @@ def not_written_out(network: Network) -> str:
 
 def dense(network: Network, parts: list[Parts]) -> list[Dense]:
     """The stages: each activation before the weights above it, or behind its own."""
-    below = [
-        None,
-        *(e if type(e).hand_on is not Energy.hand_on else None for e in network.energies),
-    ]
     squash = network.input_activation
     if network.value_nodes == "activation":
         return [
-            Dense(squash if l == 0 else _IDENTITY, p.weight, p.bias, p.activation, e)
-            for l, (p, e) in enumerate(zip(parts, below, strict=True))
+            Dense(squash if l == 0 else _IDENTITY, p.weight, p.bias, p.activation)
+            for l, p in enumerate(parts)
         ]
     squashes = [squash, *(part.activation for part in parts)]
-    return [
-        Dense(s, p.weight, p.bias, None, e) for s, p, e in zip(squashes, parts, below, strict=False)
-    ]
+    return [Dense(s, p.weight, p.bias) for s, p in zip(squashes, parts, strict=False)]
 
 
 _IDENTITY = activation("identity")

@@ -65,6 +65,9 @@ class State:
 class Episode:
     """One batch presented to a predictive coding network, from the forward pass on.
 
+    Means are over ``batch``, the samples; where labels are given for positions of each sample,
+    ``(B, T)``, over the positions that have one.
+
     Args:
         network: it is looked at, and not changed.
         x: the input, clamped; several inputs in a tuple.
@@ -96,7 +99,6 @@ class Episode:
             raise
         # Modules with moving averages move them in the forward pass and at no later look.
         self._buffers = [(b, b.clone()) for b in buffers]
-        self.batch = self.output.shape[-2 if copies_of(network) else 0]
         self.deltas: list[Error] = [None] * self.hidden
         #: Whether no hidden node moves until something comes from above.
         self.rests = all(e.rests for e in self.origin.energies)
@@ -111,11 +113,11 @@ class Episode:
         self.hidden = len(self.origin.energies)
         self.output = self.origin.u(self.hidden)
         self.unit = [e.is_unit for e in self.origin.energies]
-        for k, node_energy in enumerate(self.origin.energies):
-            if not self.unit[k]:
-                node_energy.admit(self.origin.describe(k), self.origin.u(k), self.samples)
-        other = y is not None and not isinstance(network, Network | Chain)
-        self.y = admit_targets(self.output, y, self.energy.loss) if other else y  # type: ignore
+        self.y, self.batch = y, self.output.shape[-2 if copies_of(network) else 0]
+        if y is not None and not isinstance(network, Network | Chain):
+            self.y, asked = admit_targets(self.output, y, self.energy.loss)
+            if asked is not None:
+                self.energy, self.batch = self.energy.where(asked), int(asked.sum())
 
     def restart(self) -> None:
         """Back to the forward pass."""
@@ -131,7 +133,7 @@ class Episode:
     def loss(self) -> Tensor:
         """Of the forward pass, the mean over the batch."""
         assert self.y is not None
-        if self.output.dim() == 2:
+        if self.output.dim() == 2 and self.batch == len(self.output):
             return self.energy.mean(self.output, self.y)
         return self._mean(self.energy.value(self.output, self.y))
 
@@ -147,9 +149,10 @@ class Episode:
     def own(self, k: int, look: Look, delta: Error) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """What the energy of node ``k`` learns, ``−∂E/∂θ``, summed over the batch."""
         if k < self.hidden and not self.unit[k]:
-            u = look.u(k)
-            delta = torch.zeros_like(u) if delta is None else delta
-            yield from look.energies[k].own(u, u + delta, delta)
+            energy, u = look.energies[k], look.u(k)
+            x = energy.rest(u)
+            delta = torch.zeros_like(x) if delta is None else delta
+            yield from energy.own(u, x + delta, delta)
 
     def forget(self) -> None:
         """Put moving averages back to before the forward pass: for someone who only looks."""
@@ -166,11 +169,11 @@ class Episode:
         if len(values) != len(self.deviations):
             raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
         for k, value in enumerate(values):
-            u = self.origin.u(k)
+            x = self._at_rest(k)
             validate.tensor(f"values[{k}]", value)
-            validate.same_shape(f"values[{k}]", value, "the forward pass", u)
-            validate.same_kind(f"values[{k}]", value, "the forward pass", u)
-        self.deviations = [v - self.origin.u(k) for k, v in enumerate(values)]
+            validate.same_shape(f"values[{k}]", value, "the forward pass", x)
+            validate.same_kind(f"values[{k}]", value, "the forward pass", x)
+        self.deviations = [v - self._at_rest(k) for k, v in enumerate(values)]
 
     def errors(self) -> list[Error]:
         """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""
@@ -185,9 +188,11 @@ class Episode:
         return errors
 
     def _change(self, k: int) -> Error:
-        if self.plastic:
+        if not self.plastic:
+            return self.look.change(k, self.origin)
+        if k == self.hidden or self.unit[k]:
             return self.look.u(k) - self.origin.u(k)
-        return self.look.change(k, self.origin)
+        return self.origin.energies[k].change(self.look.u(k), self.origin.u(k))
 
     def error_of(self, k: int, delta: Error, look: Look | None = None) -> Error:
         """What error node ``k`` holds where its value is ``delta`` beside its prediction."""
@@ -196,8 +201,8 @@ class Episode:
         look = self.look if look is None else look
         energy, u = look.energies[k], look.u(k)
         if delta is None:
-            return None if energy.rests else energy.error(u, u)
-        return energy.error(u, u + delta, delta)
+            return None if energy.rests else energy.error(u, energy.rest(u))
+        return energy.error(u, energy.rest(u) + delta, delta)
 
     def slopes(self, errors: Sequence[Error]) -> list[Error]:
         """``ẋ`` of every value node that is free to move (eq. 42), as just looked at."""
@@ -215,8 +220,8 @@ class Episode:
             return _minus(back, delta)
         energy, u = self.look.energies[k], self.look.u(k)
         if delta is None:
-            return back if energy.rests else _plus(energy.pull(u, u), back)
-        return _plus(energy.pull(u, u + delta, delta), back)
+            return back if energy.rests else _plus(energy.pull(u, energy.rest(u)), back)
+        return _plus(energy.pull(u, energy.rest(u) + delta, delta), back)
 
     def move(self, slopes: Sequence[Error], step_size: float | Tensor) -> None:
         """One Euler step: ``x ← x + γ ẋ``."""
@@ -237,7 +242,8 @@ class Episode:
         """The error of every node when it first reaches it, the output's first.
 
         A node's error has come down all ways from the output; what the nodes behind do
-        meanwhile is of no consequence to it, and is left out.
+        meanwhile is of no consequence to it, and is left out. A node with a prior, which pulls
+        at it from the first, moves when it is reached, and not before.
         """
         origin, last = self.origin, self.hidden
         errors: list[Error] = [None] * (last + 1)
@@ -247,7 +253,7 @@ class Episode:
         plain = not torch.is_tensor(step_size) and step_size == 1
         for k in range(last, -1, -1):
             if k < last:
-                d = back[k]
+                d = self._reached(k, back[k])
                 if d is not None and not plain:
                     d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
                 back[k] = d
@@ -257,6 +263,14 @@ class Episode:
                 for j, handed in origin.back(k, error, self.feedback[k - 1]):
                     back[j] = _plus(handed, back[j])
         return errors
+
+    def _reached(self, k: int, back: Error) -> Error:
+        """``ẋ`` of a node that is where it was predicted."""
+        energy = self.origin.energies[k]
+        if energy.rests:
+            return back
+        u = self.origin.u(k)
+        return _plus(energy.pull(u, energy.rest(u)), back)
 
     def energies(self, errors: Sequence[Error]) -> Tensor:
         """``F`` of each node, the mean over the batch: ``(L − 1,)``, or ``(…, L − 1)``."""
@@ -278,13 +292,15 @@ class Episode:
 
     def _mean(self, prices: Tensor) -> Tensor:
         """The sum for each sample, the mean over the batch."""
-        extra = prices.dim() - self.samples
-        prices = prices.flatten(self.samples).sum(dim=-1) if extra else prices
-        return prices.mean(dim=-1)
+        return prices.flatten(self.samples - 1).sum(dim=-1) / self.batch
 
     def _x(self, k: int) -> Tensor:
-        u, d = self.origin.u(k), self.deviations[k]
-        return u if d is None else u + d
+        x, d = self._at_rest(k), self.deviations[k]
+        return x if d is None else x + d
+
+    def _at_rest(self, k: int) -> Tensor:
+        """The value of a node in the forward pass; of a free output what is predicted."""
+        return self.origin.u(k) if k == self.hidden else self.origin.x(k)
 
     def state(self, t: int, errors: Sequence[Error], changed: tuple[int, ...] = ()) -> State:
         """Everything, for someone who looks."""

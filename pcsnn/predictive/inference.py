@@ -108,7 +108,7 @@ def perturbed(
     kept = [(b, b.clone()) for b in network.buffers()]
     look = look_at(network, x)
     put_back(kept)
-    return [look.u(k) + sigma * _normal(look.u(k), generator) for k in range(len(look.energies))]
+    return [look.x(k) + sigma * _normal(look.x(k), generator) for k in range(len(look.energies))]
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -44,8 +44,8 @@ class Replay(TorchFunctionMode):
         self._buffers = {id(b) for b in buffers}
         self._uses: Counter[int] = Counter()  # of each buffer, in how many calls
         self._moved: set[int] = set()  # the buffers that were changed in place
-        #: What each node was given, and hands on.
-        self.given: dict[int, tuple[Tensor, Tensor]] = {}
+        #: The value of each node, what it hands on, and the leaf in which the graph of that ends.
+        self.given: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         #: Generators that calls were given, each in the state before.
         self.generators: dict[torch.Generator, Tensor] = {}
         #: Whether a pass changes nothing in place but buffers, and keeps to what can be noted.

@@ -62,7 +62,8 @@ class ZIL(LocalRule):
 
     def at_once(self, episode: Episode) -> Moment | None:
         """The errors at the front: all that Z-IL reads."""
-        if self.literal or not episode.rests or any(d is not None for d in episode.deviations):
+        waits = all(e.rests or e.waits for e in episode.origin.energies)
+        if self.literal or not waits or any(d is not None for d in episode.deviations):
             return None
         errors = episode.front(per_copy(self.step_size))
         return Moment.of(0, episode, errors, dict(enumerate(errors)))
@@ -75,7 +76,13 @@ class ZIL(LocalRule):
             learns = {k: errors[k] for k, own in enumerate(due) if own == t}
             yield Moment.of(t, episode, errors, learns)
             if t < max(due):
-                episode.move(episode.slopes(errors), per_copy(self.step_size))
+                slopes = [
+                    None if due[k] > t + 1 and energy.waits else slope
+                    for k, (energy, slope) in enumerate(
+                        zip(episode.origin.energies, episode.slopes(errors), strict=True)
+                    )
+                ]
+                episode.move(slopes, per_copy(self.step_size))
 
 
 def depths(episode: Episode) -> list[int]:
