@@ -9,12 +9,17 @@ import sympy as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Bernoulli, Beta, Normal, Poisson
+from torch import distributions
+from torch.distributions import Beta, Normal, Poisson
 
 from pcsnn.energies import (
+    STEPS,
+    Bernoulli,
     Categorical,
+    DiagonalGaussian,
     Divergence,
     Energy,
+    ExponentialFamily,
     Gaussian,
     NegativeLogLikelihood,
     as_energy,
@@ -33,7 +38,7 @@ def betas(u):
 
 
 def coins(u):
-    return Bernoulli(logits=u)
+    return distributions.Bernoulli(logits=u)
 
 
 def counts(u):
@@ -50,6 +55,10 @@ ENERGIES = {
     "divergence of betas": lambda n: Divergence(betas),
     "divergence of coins": lambda n: Divergence(coins),
     "likelihood of counts": lambda n: NegativeLogLikelihood(counts),
+    "bernoulli": lambda n: Bernoulli(),
+    "poisson by its log rate": lambda n: ExponentialFamily(torch.exp, torch.log),
+    "mean and variance": lambda n: DiagonalGaussian(0, prior=0),
+    "mean and variance, a prior": lambda n: DiagonalGaussian(0, prior=0.7),
 }
 
 
@@ -65,7 +74,10 @@ class Drawn:
         self.energy = ENERGIES[name](shape[-1])
         for p in self.energy.parameters():
             p.data.copy_(normal(*p.shape))
+        if isinstance(self.energy, DiagonalGaussian):
+            shape = (*shape[:-1], 2 * shape[-1])
         self.u, self.x, self.gradient = (normal(*shape) for _ in range(3))
+        self.energy = self.energy.begin(self.u)
 
 
 @pytest.mark.parametrize("name", ENERGIES)
@@ -89,13 +101,179 @@ def test_all_that_an_energy_says_is_autograds(name, shape, seed):
             for (_, found), expected in zip(own, to_own, strict=True):
                 assert relative_error(found, -expected) <= 1e-11
     handed = energy.hand_on(x)
-    (back,) = torch.autograd.grad(handed, x, drawn.gradient)
-    assert relative_error(energy.hand_back(drawn.x, drawn.gradient), back) <= 1e-12
+    gradient = drawn.gradient[..., : handed.shape[-1]]
+    (back,) = torch.autograd.grad(handed, x, gradient)
+    assert relative_error(energy.hand_back(drawn.x, gradient), back) <= 1e-12
+
+
+@pytest.mark.parametrize("name", [n for n in ENERGIES if "likelihood" not in n])
+def test_the_fisher_metric_is_the_curvature_of_the_divergence(name):
+    drawn = Drawn(name, (3, 4), 5)
+    if isinstance(drawn.energy, DiagonalGaussian):
+        drawn.energy.prior = 0  # which is no part of the metric
+    u, v = drawn.u, drawn.gradient
+
+    def total(x):
+        return drawn.energy.value(u, x).sum()
+
+    _, expected = torch.autograd.functional.hvp(total, u, v)
+    found = drawn.energy.fisher(u, v)
+    assert relative_error(found.detach(), expected.detach()) <= 1e-11
+
+
+FAMILIES = {
+    "categorical": lambda step: Categorical(step=step),
+    "bernoulli": lambda step: Bernoulli(step=step),
+    "poisson": lambda step: ExponentialFamily(torch.exp, torch.log, step=step),
+    "a categorical by its log partition": lambda step: ExponentialFamily(
+        lambda eta: torch.logsumexp(eta, dim=-1), torch.log, step=step
+    ),
+    "mean and variance": lambda step: DiagonalGaussian(0, prior=0, step=step),
+    "mean and variance, a prior": lambda step: DiagonalGaussian(0, prior=0.7, step=step),
+}
+
+
+class Family:
+    """One family in all three steps, with one prediction, one value and one draw."""
+
+    def __init__(self, name, shape, seed, dtype=DOUBLE):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*size):
+            return torch.randn(size, dtype=DOUBLE, generator=generator).to(dtype)
+
+        self.by = {step: FAMILIES[name](step) for step in STEPS}
+        if isinstance(self.by["mean"], DiagonalGaussian):
+            shape = (*shape[:-1], 2 * shape[-1])
+        self.u, self.x, self.delta = (normal(*shape) for _ in range(3))
+        self.by = {step: energy.begin(self.u) for step, energy in self.by.items()}
+        handed = self.by["plain"].hand_on(self.x)
+        self.gradient = normal(*handed.shape)
+
+    def m(self, eta):
+        """The means of natural parameters, or of a mean and a log variance."""
+        return self.by["mean"].rest(eta)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=10, deadline=None)
+@given(shape=st.sampled_from([(1, 2), (3, 4), (2, 3, 5)]), seed=st.integers(0, 2**31 - 1))
+def test_the_three_steps_are_one_direction_in_three_terms(name, shape, seed):
+    """Natural: times the metric it is plain. Mean: the natural one, carried over by ∂m/∂x."""
+    family = Family(name, shape, seed)
+    u, x, m = family.u, family.x, family.m(family.x)
+    plain, natural, mean = (family.by[step] for step in STEPS)
+    assert relative_error(mean.value(u, m), plain.value(u, x)) <= 1e-10
+    assert relative_error(mean.error(u, m), plain.error(u, x)) <= 1e-10
+    assert relative_error(mean.hand_on(m), plain.hand_on(x)) <= 1e-12
+    for of in (
+        lambda energy, at: energy.pull(u, at),
+        lambda energy, at: energy.hand_back(at, family.gradient),
+    ):
+        v = of(natural, x)
+        assert relative_error(plain.fisher(x, v), of(plain, x)) <= 1e-10
+        _, pushed = torch.autograd.functional.jvp(family.m, x, v)
+        assert relative_error(of(mean, m), pushed) <= 1e-9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_the_mean_an_error_that_arrives_is_what_autograd_would_send(name):
+    """However large it is: the divergence is linear in the mean."""
+    family = Family(name, (3, 4), 11)
+    mean, u = family.by["mean"], family.u.clone().requires_grad_()
+    handed = mean.hand_on(mean.rest(u))
+    (sent,) = torch.autograd.grad(handed, u, 100 * family.gradient)
+    with torch.no_grad():
+        x = mean.rest(family.u)
+        arrives = mean.hand_back(x, 100 * family.gradient)
+        assert relative_error(mean.error(family.u, x + arrives, arrives), sent) <= 1e-12
+        # The negative control: the other two send something else.
+        for step in ("plain", "natural"):
+            energy = family.by[step]
+            arrives = energy.hand_back(family.u, 100 * family.gradient)
+            other = energy.error(family.u, family.u + arrives, arrives)
+            assert relative_error(other, sent) > 1e-2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_small_deviations_of_a_family_keep_their_digits(name, step, dtype):
+    family = Family(name, (3, 4), 3, dtype)
+    wide = Family(name, (3, 4), 3)
+    energy, other = family.by[step], wide.by[step]
+    if isinstance(energy, DiagonalGaussian):
+        energy.prior = other.prior = 0  # whose pull is not small
+    u, delta = family.u, 1e-12 * family.delta
+    x, start = energy.rest(u), other.rest(u.double())
+    small = 1e-5 * family.delta.double()
+    for slope in ("error", "pull"):
+        found = getattr(energy, slope)(u, x + delta, delta).double() / 1e-12
+        limit = getattr(other, slope)(u.double(), start + small, small) / 1e-5
+        assert relative_error(found, limit) <= 2e-4
+    found = energy.change(u + delta, u, delta).double() / 1e-12
+    limit = other.change(u.double() + small, u.double(), small) / 1e-5
+    assert relative_error(found, limit) <= 2e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_change_is_the_difference_of_what_is_predicted(name, step):
+    family = Family(name, (3, 4), 8)
+    energy = family.by[step]
+    expected = energy.rest(family.x) - energy.rest(family.u)
+    assert relative_error(energy.change(family.x, family.u), expected) <= 1e-12
+    assert relative_error(energy.change(family.x, family.u, family.x - family.u), expected) <= 1e-12
+
+
+def test_the_gaussian_is_the_family_of_half_a_square():
+    """``A = ½η²``: mean and natural parameter are one, and so are the three steps."""
+    u, x = Drawn("unit", (3, 4), 1).u, Drawn("unit", (3, 4), 2).u
+    for step in STEPS:
+        family = ExponentialFamily(lambda eta: 0.5 * eta.square(), lambda m: m, step=step)
+        for of in ("value", "error", "pull"):
+            expected = getattr(Gaussian(), of)(u, x)
+            assert relative_error(getattr(family, of)(u, x), expected) <= 1e-13
+
+
+def test_a_draw_is_made_once_an_episode_and_none_in_evaluation():
+    energy = DiagonalGaussian(3)
+    u = torch.zeros(2, 3, 8, dtype=DOUBLE)
+    first, second = energy.begin(u), energy.begin(u)
+    assert torch.equal(first.hand_on(u), first.hand_on(u))
+    assert not torch.equal(first.hand_on(u), second.hand_on(u))
+    assert first.hand_on(u).shape == (2, 3, 4)
+    energy.eval()
+    assert torch.equal(energy.begin(u).hand_on(u), u[..., :4])
+    copied = copy.deepcopy(energy)
+    copied.load_state_dict(DiagonalGaussian(3).state_dict())  # which draws from the start
+    copied.train()
+    assert torch.equal(copied.begin(u).hand_on(u), first.hand_on(u))
+
+
+class Square(Energy):
+    """A node that hands on the square, and says nothing of the way back."""
+
+    name = "square"
+
+    def value(self, u, x):
+        return 0.5 * (x - u).square().sum(-1)
+
+    def hand_on(self, x):
+        return x.square()
+
+
+def test_what_comes_back_through_a_hand_on_of_ones_own_is_autograds():
+    x, gradient = Drawn("unit", (3, 4), 1).u, Drawn("unit", (3, 4), 2).u
+    assert torch.allclose(Square().hand_back(x, gradient), 2 * x * gradient)
 
 
 @pytest.mark.parametrize("name", ENERGIES)
 def test_a_node_rests_exactly_where_it_says_so(name):
     drawn = Drawn(name, (3, 4), 1)
+    assert drawn.energy.rests == (
+        name not in ("likelihood of counts", "mean and variance, a prior")
+    )
     slopes = drawn.energy.error(drawn.u, drawn.u), drawn.energy.pull(drawn.u, drawn.u)
     moves = max(float(s.detach().abs().max()) for s in slopes)
     assert (moves < 1e-14) == drawn.energy.rests
@@ -162,6 +340,16 @@ def test_masked_logits_have_no_share():
     for slope in (energy.error, energy.pull):
         assert slope(u, x)[0, 1] == 0
         assert relative_error(slope(u, x)[:, [0, 2]], slope(*rest)) <= 1e-14
+    gradient = torch.ones_like(u)
+    for step in STEPS:
+        energy = Categorical(step=step)
+        at = energy.rest(u)
+        moved = energy.rest(x)
+        assert energy.hand_back(at, gradient)[0, 1] == 0
+        assert energy.pull(u, moved)[0, 1] == 0
+        assert energy.error(u, moved)[0, 1] == 0
+        assert energy.change(x, u)[0, 1] == 0
+        assert bool(torch.isfinite(energy.value(u, moved)).all())
 
 
 def test_a_learned_variance_starts_at_one_and_stays_above_its_floor():
@@ -185,6 +373,13 @@ def test_a_learned_variance_starts_at_one_and_stays_above_its_floor():
         (lambda: Divergence("normal"), TypeError, "must be a function"),
         (lambda: NegativeLogLikelihood(None), TypeError, "must be a function"),
         (lambda: as_energy("gausian"), ValueError, "must be one of gaussian, categorical"),
+        (lambda: Categorical(step="steep"), ValueError, "step must be one of plain, natural, mean"),
+        (lambda: DiagonalGaussian(0, step=1), ValueError, "step must be one of"),
+        (lambda: DiagonalGaussian(0, prior=-1.0), ValueError, "prior must"),
+        (lambda: DiagonalGaussian(), TypeError, "seed"),
+        (lambda: DiagonalGaussian("chance"), TypeError, "seed must be"),
+        (lambda: ExponentialFamily("exp"), TypeError, "log_partition must be a function"),
+        (lambda: ExponentialFamily(torch.exp, step="mean"), ValueError, "natural is needed"),
         (lambda: as_energy(Gaussian), TypeError, r"write Gaussian\(\)"),
     ],
 )
@@ -212,6 +407,8 @@ class Sum(Energy):
         (Categorical(), torch.zeros(2, 1), "needs at least 2"),
         (Categorical(), torch.full((2, 3), -float("inf")), "whole row is masked"),
         (Divergence(lambda u: Normal(u, -1.0)), torch.zeros(2, 3), "cannot price"),
+        (DiagonalGaussian(0), torch.zeros(2, 3), "has 3 units.*even number"),
+        (DiagonalGaussian(0), torch.full((2, 4), -200.0), "a variance of 0"),
     ],
 )
 def test_a_node_that_cannot_be_priced_is_refused(energy, u, says):

@@ -97,15 +97,21 @@ class ExponentialFamily(nn.Module, Energy):
         return self.fisher(self.natural(m), vector)
 
     def _mean_change(self, u: Tensor, delta: Tensor) -> Tensor:
-        """``m(u + δ) − m(u)``: of a small δ the metric on the way, which keeps its digits."""
-        small = delta.abs().amax(dim=-1, keepdim=True) < 1e-2
+        """``m(u + δ) − m(u)``."""
         far = self.mean(u + delta) - self.mean(u)
-        near = sum(w * self.fisher(u + t * delta, delta) for t, w in _GAUSS_LEGENDRE)
-        return torch.where(small, near, far)
+        return _either(delta, far, lambda t: self.fisher(u + t * delta, delta))
 
     def _natural_change(self, u: Tensor, delta: Tensor) -> Tensor:
         """``η(m(u) + δ) − u``."""
-        return self.natural(self.mean(u) + delta) - u
+        m = self.mean(u)
+        far = self.natural(m + delta) - u
+        return _either(delta, far, lambda t: self._inverse_spread(m + t * delta, delta))
+
+    def _inverse_spread(self, m: Tensor, vector: Tensor) -> Tensor:
+        """``G⁻¹ v = (∂η/∂m) v``, which is symmetric."""
+        with torch.enable_grad():
+            leaf = m.detach().requires_grad_()
+            return torch.autograd.grad(self.natural(leaf), leaf, vector)[0]
 
     def _difference(self, a: Tensor, b: Tensor) -> Tensor:
         """``a − b`` of natural parameters."""
@@ -158,6 +164,14 @@ class ExponentialFamily(nn.Module, Energy):
     def extra_repr(self) -> str:
         """The step, unless it is plain."""
         return "" if self.step == "plain" else f"step={self.step!r}"
+
+
+def _either(delta: Tensor, far: Tensor, slope: Callable[[float], Tensor]) -> Tensor:
+    """A difference, or where δ is small its slope summed on the way, which keeps all digits."""
+    near = torch.zeros_like(delta)
+    for t, weight in _GAUSS_LEGENDRE:
+        near = near + weight * slope(t)
+    return torch.where(delta.abs().amax(dim=-1, keepdim=True) < 1e-2, near, far)
 
 
 # Three points and weights on [0, 1], exact for polynomials of the fifth degree.
@@ -232,7 +246,7 @@ class Categorical(ExponentialFamily):
 
     def _difference(self, a: Tensor, b: Tensor) -> Tensor:
         """``a − b``, and 0 where both are −∞."""
-        return torch.where(a == b, torch.zeros_like(a), a - b)
+        return torch.where(torch.isneginf(a) & torch.isneginf(b), torch.zeros_like(a), a - b)
 
 
 class Bernoulli(ExponentialFamily):
