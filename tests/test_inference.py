@@ -246,21 +246,26 @@ def test_inference_learning_is_two_descents_of_one_energy(scene, steps):
 
 
 @SLOW
-@given(scenes(), st.integers(1, 5))
-def test_incremental_inference_learning_is_the_plain_loop(scene, steps):
+@given(scenes(), st.integers(1, 5), st.integers(1, 3))
+def test_incremental_inference_learning_is_the_plain_loop(scene, steps, every):
     network, x, y, loss, _ = scene
     reference, called = copy.deepcopy(network), copy.deepcopy(network)
     gamma, alpha = 0.1, 0.05
     values, parameters = forward_values(reference, x), list(reference.parameters())
-    for _ in range(steps):
+    steps = max(steps, every)
+    for t in range(steps):
         values = [v.detach().requires_grad_() for v in values]
         F = energy(reference, loss, x, values, y)
         both = torch.autograd.grad(F, [*values, *parameters])
         values = [v - gamma * g for v, g in zip(values, both, strict=False)]
+        if (t + 1) % every:
+            continue
         with torch.no_grad():
             for parameter, gradient in zip(parameters, both[len(values) :], strict=True):
                 parameter -= alpha * gradient / len(x)
-    rule = IPC(loss, steps=steps, step_size=gamma, learning_rate=alpha, on_divergence="allow")
+    rule = IPC(
+        loss, steps=steps, every=every, step_size=gamma, learning_rate=alpha, on_divergence="allow"
+    )
     rule.step(network, x, y, alpha)
     assert close(list(network.parameters()), parameters, 1e-11)
     before = [p.clone() for p in called.parameters()]

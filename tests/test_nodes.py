@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 
 import pcsnn
-from pcsnn.energies import Gaussian
+from pcsnn.energies import Gaussian, NegativeLogLikelihood
 from pcsnn.nodes import ValueNode, nodes_of, with_nodes
 
 x, y = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])
@@ -138,3 +139,61 @@ def test_a_module_without_nodes_is_refused_by_rules_that_infer():
     with pytest.raises(ValueError, match="no value node to infer"):
         pcsnn.InferenceLearning()(sequential(), x, y)
     assert pcsnn.Backprop()(sequential(), x, y).prediction.shape == (4, 3)
+
+
+class Priced(nn.Module):
+    def __init__(self, energy):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.hidden = ValueNode(energy)
+
+    def forward(self, x):
+        return self.two(torch.tanh(self.hidden(self.one(x))))
+
+
+def test_what_a_node_pays_from_the_first_is_no_divergence():
+    """A large learned variance costs ½ log σ² at the forward pass already."""
+    energy = Gaussian("learned", units=6)
+    energy.log_variance.data.fill_(5.0)
+    network, x, y = Priced(energy), torch.ones(4, 3), torch.tensor([0, 1, 1, 0])
+    report = pcsnn.InferenceLearning(steps=5, step_size=0.1)(network, x, y)
+    assert report.energy > report.loss  # and yet it has fallen
+    report = pcsnn.IncrementalInferenceLearning(steps=5)(network, x, y)
+    assert report.energy > report.loss
+
+
+@pytest.mark.parametrize("rule", [pcsnn.InferenceLearning, pcsnn.IncrementalInferenceLearning])
+def test_a_diverging_step_names_its_node(rule):
+    counts = NegativeLogLikelihood(lambda u: Normal(u, 0.1))
+    network = Priced(counts)
+    x, y = torch.ones(4, 3), torch.tensor([0, 1, 1, 0])
+    with pytest.raises(pcsnn.DivergenceError, match="most of it in the value node hidden; take"):
+        rule(steps=20, step_size=1.0)(network, x, y)
+    assert all(p.grad is None for p in network.parameters())
+
+
+def stages(n):
+    return nn.Sequential(*(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(n)))
+
+
+@pytest.mark.parametrize("kind", ["chain", "network", "module"])
+def test_too_few_steps_for_the_depth_are_told(kind, recwarn):
+    network = {
+        "chain": lambda: pcsnn.Chain(list(stages(4)), outputs=5),
+        "network": lambda: pcsnn.mlp([5, 6, 7, 6, 5]),
+        "module": lambda: with_nodes(nn.Sequential(*(nn.Linear(5, 5) for _ in range(4)))),
+    }[kind]()
+    learns = [p for p in network.parameters()][:2]
+    for steps, enough in ((1, False), (2, False), (3, True)):
+        recwarn.clear()
+        network.zero_grad(set_to_none=True)
+        pcsnn.InferenceLearning(steps=steps)(network, x, y)
+        said = [str(w.message) for w in recwarn]
+        reached = all(bool(p.grad.any()) for p in learns)
+        assert reached == enough
+        if enough:
+            assert said == []
+        else:
+            assert len(said) == 1
+            assert f"steps={steps} are too few: no error reaches the weights below" in said[0]
+            assert "3 are needed" in said[0]

@@ -46,6 +46,7 @@ class State:
         energies: of each layer, the mean over the batch.
         residual: ``max |ẋ|``, zero at an equilibrium.
         changed: the stages whose weights a rule changes now, counted as ``k``.
+        names: of the nodes, as one would say them: ``"layer 3"``, ``"the value node scores"``.
     """
 
     t: int
@@ -55,6 +56,7 @@ class State:
     energies: Tensor
     residual: float
     changed: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def energy(self) -> float:
@@ -113,6 +115,7 @@ class Episode:
         self.hidden = len(self.origin.energies)
         self.output = self.origin.u(self.hidden)
         self.unit = [e.is_unit for e in self.origin.energies]
+        self.layered = isinstance(network, Network | Chain)
         self.y, self.batch = y, self.output.shape[-2 if copies_of(network) else 0]
         if y is not None and not isinstance(network, Network | Chain):
             self.y, asked = admit_targets(self.output, y, self.energy.loss)
@@ -136,6 +139,15 @@ class Episode:
         if self.output.dim() == 2 and self.batch == len(self.output):
             return self.energy.mean(self.output, self.y)
         return self._mean(self.energy.value(self.output, self.y))
+
+    def start(self) -> Tensor:
+        """``F`` of the forward pass: the loss, and what nodes pay even where they were predicted."""
+        total = self.loss()
+        for k, energy in enumerate(self.origin.energies):
+            if not self.unit[k]:
+                u = self.origin.u(k)
+                total = total + self._mean(energy.value(u, energy.rest(u)))
+        return total
 
     def parameters(self, k: int) -> list[nn.Parameter]:
         """All that learns from the error of node ``k``: its stage's, and its energy's."""
@@ -314,7 +326,14 @@ class Episode:
             self.energies(errors),
             max((float(s.abs().max()) for s in slopes), default=0.0),
             changed,
+            tuple(self.describe(k) for k in range(self.hidden + 1)),
         )
+
+    def describe(self, k: int) -> str:
+        """A node by its layer where there are layers, otherwise by its name."""
+        if self.layered:
+            return f"layer {k + 2}"
+        return "the output" if k == self.hidden else self.origin.describe(k)
 
 
 def look_at(network: nn.Module, x: Inputs) -> Look:

@@ -33,7 +33,9 @@ class IncrementalInferenceLearning(LocalRule):
             every step, as the weights do.
         steps: Euler steps, each with a change of the weights.
         step_size: γ, of the values; a tensor ``(K,)`` gives each of K networks as one its own.
-        learning_rate: α, of the weights at each step.
+        learning_rate: α, of the weights at each change.
+        every: weights change after so many steps: 1, at each; ``steps``, once at the end; between
+            them several times an episode (Pinchetti et al. 2022, section 4.3).
         on_divergence: with ``"raise"`` an episode that ends with more energy than it began
             with is stopped as well, and the weights put back.
     """
@@ -43,12 +45,17 @@ class IncrementalInferenceLearning(LocalRule):
     steps: int = 20
     step_size: float | Tensor = 0.1
     learning_rate: float = 0.01
+    every: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         validate.positive_int("steps", self.steps)
         admit_step_size(self.step_size)
         validate.positive("learning_rate", self.learning_rate)
+        if validate.positive_int("every", self.every) > self.steps:
+            raise ValueError(
+                f"every must be at most steps={self.steps}, or no weight changes, not {self.every}"
+            )
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
@@ -72,13 +79,13 @@ class IncrementalInferenceLearning(LocalRule):
         parameters = self._learning(network)
         kept = [p.clone() for p in parameters]
         episode = self._present(network, x, y, energy)
-        start = episode.loss()
+        start = episode.start()
         for moment in self.timetable(episode):
             self._ascend(episode, [moment], learning_rate)
         end = episode.energies(episode.errors()).sum(dim=-1)
         report = prediction(episode, end, self.steps, why)
         if self.on_divergence == "raise":
-            risen = self.feedback is None and episode.rests and has_risen(end, start)
+            risen = self.feedback is None and has_risen(end, start)
             if risen or not all_finite([end, *parameters]):
                 episode.forget()
                 _restore(parameters, kept)
@@ -86,11 +93,14 @@ class IncrementalInferenceLearning(LocalRule):
         return report
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
-        """Every stage learns at every step, from the errors that move the values as well."""
+        """Every stage learns at these steps, from the errors that move the values as well."""
         for t in range(self.steps):
             errors = episode.errors()
             slopes = episode.slopes(errors)  # before any weight changes
-            reached: dict[int, Error] = {k: e for k, e in enumerate(errors) if e is not None}
+            now = (t + 1) % self.every == 0
+            reached: dict[int, Error] = {
+                k: e for k, e in enumerate(errors) if now and e is not None
+            }
             yield Moment.of(t, episode, errors, reached)
             episode.move(slopes, per_copy(self.step_size))
 
@@ -103,7 +113,7 @@ class IncrementalInferenceLearning(LocalRule):
         kept = [p.clone() for p in parameters]
         episode = self._present(network, x, y, energy)
         episode.forget()
-        start = episode.loss()
+        start = episode.start()
         if not bool(torch.isfinite(start).all()):
             explain_non_finite(network, x, y)
         for moment in self.timetable(episode):

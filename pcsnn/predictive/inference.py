@@ -85,9 +85,8 @@ def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: St
         return
     if state.t == 0:
         explain_non_finite(network, x, x if y is None else y)
-    layer = int(broken[0, -1])
     raise DivergenceError(
-        f"inference diverged at step {state.t}: the energy of layer {layer + 2} is "
+        f"inference diverged at step {state.t}: the energy of {state.names[int(broken[0, -1])]} is "
         f"{float(state.energies[tuple(broken[0])])}; take a smaller step_size"
     )
 

@@ -5,6 +5,7 @@ The rule of Whittington and Bogacz (2017), which Song et al. call IL (algorithm 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -28,7 +29,8 @@ class InferenceLearning(LocalRule):
         loss: the energy of the clamped output.
         feedback: matrices in the place of the transposed weights.
         steps: ``T``, at most how many Euler steps; a tensor ``(K,)`` gives each of K networks as
-            one its own.
+            one its own. An error comes down one stage a step; where they are too few for it to
+            reach every weight, a warning says so.
         step_size: γ; a tensor ``(K,)`` gives each of K networks as one its own.
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
             of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for. Each of K
@@ -54,6 +56,8 @@ class InferenceLearning(LocalRule):
         """All errors at the end."""
         if self.tolerance is not None:
             return "the kernel does not stop at a tolerance"
+        if int(torch.as_tensor(self.steps).max()) < len(network.nodes):  # type: ignore[arg-type]
+            return "the steps are too few for an error to reach every weight"
         return Plan(self.steps, self.step_size, AT_END)
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
@@ -75,11 +79,14 @@ class InferenceLearning(LocalRule):
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """With the energy at the end, which must not be above its start."""
         found = prediction(episode, why=why)
+        if self.tolerance is None:
+            _tell_too_few(episode, steps)
         energy = episode.energies(moments[-1].errors).sum(dim=-1)
         # With feedback of its own inference is no descent, and the energy may well rise.
-        descends = self.on_divergence == "raise" and self.feedback is None and episode.rests
-        if descends and has_risen(energy, found.loss):
-            self._explain_rise(episode, found.loss)
+        if self.on_divergence == "raise" and self.feedback is None:
+            start = episode.start()
+            if has_risen(energy, start):
+                self._explain_rise(episode, start)
         return replace(found, energy=energy, steps=steps)
 
     def _gamma(self, t: int, episode: Episode, moving: Tensor | None) -> float | Tensor:
@@ -98,6 +105,28 @@ class InferenceLearning(LocalRule):
         for state in self._states(episode):
             if has_risen(state.energies.sum(dim=-1), start) or state.changed:
                 raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
+
+
+def _tell_too_few(episode: Episode, steps: int) -> None:
+    """An error comes down one stage a step: say where too few steps leave weights as they are."""
+    first = nearest(episode)
+    if steps >= max(first):
+        return
+    node = min((k for k, own in enumerate(first) if own <= steps))
+    warnings.warn(
+        f"steps={steps} are too few: no error reaches the weights below {episode.describe(node)}, "
+        f"which do not learn; {max(first)} are needed",
+        stacklevel=6,
+    )
+
+
+def nearest(episode: Episode) -> list[int]:
+    """How many steps it takes until an error first reaches each node, the output's own 0 last."""
+    first = [0] * (episode.hidden + 1)
+    for k in range(episode.hidden, -1, -1):  # nodes are read by later ones only
+        for j in episode.origin.reads_nodes(k):
+            first[j] = min(first[j] or first[k] + 1, first[k] + 1)
+    return first
 
 
 def _fastest(slopes: Sequence[Error], episode: Episode) -> Tensor:
@@ -130,11 +159,11 @@ def diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
     total = state.energies.sum(dim=-1)
     worst = int((total - start).nan_to_num(torch.inf).argmax())
     energies = state.energies.reshape(-1, state.energies.shape[-1])[worst]
-    layer = int(energies.nan_to_num(torch.inf).argmax()) + 2
+    where = state.names[int(energies.nan_to_num(torch.inf).argmax())]
     now, before = float(total.reshape(-1)[worst]), float(start.reshape(-1)[worst])
     return DivergenceError(
         f"inference diverged: at step {state.t} of {steps} the energy is {now:.4g}, up from "
-        f"{before:.4g}, most of it in layer {layer}; take a smaller step_size"
+        f"{before:.4g}, most of it in {where}; take a smaller step_size"
     )
 
 
