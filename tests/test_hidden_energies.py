@@ -370,6 +370,7 @@ def test_a_learned_variance_starts_at_one_and_stays_above_its_floor():
         (lambda: Gaussian("learned"), ValueError, "units is needed"),
         (lambda: Gaussian("learned", units=0), ValueError, "at least 1"),
         (lambda: Gaussian("learned", units=2, floor=0.0), ValueError, "floor must be positive"),
+        (lambda: Gaussian(step="mean"), ValueError, "step must be one of plain, natural"),
         (lambda: Divergence("normal"), TypeError, "must be a function"),
         (lambda: NegativeLogLikelihood(None), TypeError, "must be a function"),
         (lambda: as_energy("gausian"), ValueError, "must be one of gaussian, categorical"),

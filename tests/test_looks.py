@@ -53,6 +53,8 @@ ENERGIES = {
     "scalar": lambda n: Gaussian(0.4),
     "tensor": lambda n: Gaussian(torch.linspace(0.5, 2, n, dtype=DOUBLE)),
     "learned": lambda n: Gaussian("learned", units=n),
+    "learned, natural": lambda n: Gaussian("learned", units=n, step="natural"),
+    "tensor, natural": lambda n: Gaussian(torch.linspace(0.5, 2, n, dtype=DOUBLE), step="natural"),
     "categorical": lambda n: Categorical(),
     "categorical, natural": lambda n: Categorical(step="natural"),
     "categorical, in the mean": lambda n: Categorical(step="mean"),
@@ -121,6 +123,12 @@ def gradients(network, rule, x, y):
     return report, [p.grad for p in network.parameters()]
 
 
+def all_finite(report, filled, states):
+    seen = [t for state in states for t in (*state.errors, state.energies)]
+    ended = [] if report.energy is None else [report.energy]
+    return all(bool(torch.isfinite(t).all()) for t in [*ended, *filled, *seen])
+
+
 @pytest.mark.parametrize("name", RULES)
 @settings(max_examples=15, deadline=None)
 @given(problem=problems())
@@ -142,10 +150,7 @@ def test_both_looks_are_one(name, problem):
     (one, dense, seen), (other, cut, also) = found
     plastic = name == "iPC"  # errors are then differences of numbers about 1
     # Steps in the mean may leave the domain: both looks do, or neither.
-    sound = [bool(torch.isfinite(torch.cat([t.flatten() for t in ts])).all()) for ts in (
-        [torch.as_tensor(one.energy or 0.0), *dense, *(e for state in seen for e in (*state.errors, state.energies))],
-        [torch.as_tensor(other.energy or 0.0), *cut, *(e for state in also for e in (*state.errors, state.energies))],
-    )]  # fmt: skip
+    sound = [all_finite(*of) for of in found]
     assert sound[0] == sound[1]
     assume(all(sound))
     assert at_once(one.loss, other.loss)
@@ -453,6 +458,36 @@ def test_in_the_mean_zil_is_back_propagation_for_every_family(prior, literal):
         apart[step] = worst(network, reference)
     assert apart["mean"] <= 1e-13
     assert min(apart["plain"], apart["natural"]) > 0.05
+
+
+def deep(energies):
+    """A network of two hidden layers, a batch, and back-propagation's gradients."""
+    network = pcsnn.mlp([3, 6, 5, 4], energies=energies, dtype=DOUBLE, seed=4).double()
+    reference = pcsnn.mlp([3, 6, 5, 4], dtype=DOUBLE, seed=4)
+    x, y = real(7, 3), whole(4, 7)
+    pcsnn.Backprop("cross_entropy")(reference, x, y)
+    return network, x, y, reference
+
+
+def test_what_variances_ask_of_zil():
+    """``γ_l = Σ_l``: one variance by the step size, any by natural steps, plain ones not."""
+    variances = [0.3, torch.linspace(0.5, 2, 5, dtype=DOUBLE)]
+
+    def apart(energies, gamma):
+        network, x, y, reference = deep(energies)
+        pcsnn.ZIL("cross_entropy", step_size=gamma)(network, x, y)
+        own = {id(p) for e in energies for p in e.parameters()}
+        pairs = [p for p in network.parameters() if id(p) not in own]
+        return worst(nn.ParameterList(pairs), reference)
+
+    assert apart([Gaussian(0.3), Gaussian(0.3)], 0.3) <= 1e-14
+    assert apart([Gaussian(0.3), Gaussian(0.3)], 1.0) > 1
+    assert apart([Gaussian(v, step="natural") for v in variances], 1.0) <= 1e-14
+    assert apart([Gaussian(v) for v in variances], 1.0) > 0.5
+    learned = [Gaussian("learned", units=n, step="natural") for n in (6, 5)]
+    for energy in learned:
+        energy.log_variance.data.normal_(generator=torch.Generator().manual_seed(2))
+    assert apart(learned, 1.0) <= 1e-14
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -19,6 +19,9 @@ class Gaussian(nn.Module, Energy):
         variance: σ²: a number, a tensor that fits the node's last axis, or ``"learned"``: a
             parameter ``log_variance`` for each unit, which starts at a variance of 1.
         units: the node's last axis, where the variance is learned.
+        step: ``"plain"``: the slopes as they are, or ``"natural"``: in the metric 1/σ² of the node,
+            so that what comes back moves it by σ² times as much. With it, and γ = 1, Z-IL is
+            back-propagation whatever the variances: it is the step in the mean as well.
         floor: what a learned variance cannot fall below: ``σ² = floor + exp(log_variance)``. A
             node that is predicted perfectly would pay −∞ without one.
     """
@@ -32,8 +35,10 @@ class Gaussian(nn.Module, Energy):
         *,
         units: int | None = None,
         floor: float = 1e-3,
+        step: str = "plain",
     ) -> None:
         super().__init__()
+        self.step = validate.one_of("step", step, ("plain", "natural"))
         self.floor = validate.positive("floor", floor)
         self.log_variance: nn.Parameter | None = None
         self.fixed: float = 1.0
@@ -57,6 +62,11 @@ class Gaussian(nn.Module, Energy):
     def is_unit(self) -> bool:
         """Whether the variance is 1."""
         return self.log_variance is None and "given" not in self._buffers and self.fixed == 1
+
+    @property
+    def passes(self) -> bool:
+        """Whether an error that comes back is the value's as it is."""
+        return self.step == "plain" or self.is_unit
 
     @property
     def variance(self) -> float | Tensor:
@@ -87,8 +97,18 @@ class Gaussian(nn.Module, Energy):
         return delta if self.is_unit else delta / self.variance
 
     def pull(self, u: Tensor, x: Tensor, delta: Tensor | None = None) -> Tensor:
-        """``−(x − u)/σ²``."""
-        return -self.error(u, x, delta)
+        """``−(x − u)/σ²``, times σ² in a natural step."""
+        if self.step == "plain":
+            return -self.error(u, x, delta)
+        return u - x if delta is None else -delta
+
+    def hand_back(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """What comes back, times σ² in a natural step."""
+        return gradient if self.passes else gradient * self.variance
+
+    def fisher(self, u: Tensor, vector: Tensor) -> Tensor:
+        """``v/σ²``."""
+        return vector / self.variance
 
     def own(
         self, u: Tensor, x: Tensor, delta: Tensor | None = None

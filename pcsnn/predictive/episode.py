@@ -141,7 +141,7 @@ class Episode:
         return self._mean(self.energy.value(self.output, self.y))
 
     def start(self) -> Tensor:
-        """``F`` of the forward pass: the loss, and what nodes pay even where they were predicted."""
+        """``F`` of the forward pass: the loss, and what nodes pay where they are predicted."""
         total = self.loss()
         for k, energy in enumerate(self.origin.energies):
             if not self.unit[k]:
