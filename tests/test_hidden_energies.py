@@ -236,6 +236,15 @@ def test_the_gaussian_is_the_family_of_half_a_square():
             assert relative_error(getattr(family, of)(u, x), expected) <= 1e-13
 
 
+def test_probabilities_that_move_in_the_mean_go_on_summing_to_one():
+    """Each sum is off by rounding, which must not grow: it would, like a logarithm's step."""
+    energy = Categorical(step="mean")
+    u = Drawn("categorical", (3, 4), 1).u
+    x, gradient = energy.rest(u) * (1 + 1e-6), Drawn("categorical", (3, 4), 2).gradient
+    for moved in (energy.hand_back(x, gradient), energy.pull(u, x)):
+        assert float(moved.sum(dim=-1).abs().max()) <= 1e-16
+
+
 def test_a_draw_is_made_once_an_episode_and_none_in_evaluation():
     energy = DiagonalGaussian(3)
     u = torch.zeros(2, 3, 8, dtype=DOUBLE)

@@ -227,7 +227,9 @@ class Categorical(ExponentialFamily):
         return super().hand_back(x, gradient)
 
     def _spread(self, m: Tensor, vector: Tensor) -> Tensor:
-        return m * (vector - (m * vector).sum(dim=-1, keepdim=True))
+        """Of what sums to 1, and stays so: rounding must not grow from step to step."""
+        mean = (m * vector).sum(dim=-1, keepdim=True) / m.sum(dim=-1, keepdim=True)
+        return m * (vector - mean)
 
     def _mean_change(self, u: Tensor, delta: Tensor) -> Tensor:
         """From the ratio of the two: ``p_u (e^(δ − log Σ p_u e^δ) − 1)``.
