@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.networks import WRITTEN_OUT, Layer, Network
+from pcsnn.networks import Layer, Network
+from pcsnn.plain import WRITTEN_OUT
 
 
 class StackedLinear(nn.Module):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from pcsnn.activations import Activation, activation
 from pcsnn.energies import Energy, as_energy
 from pcsnn.initialisation import initialise
 from pcsnn.nodes import ValueNode
+from pcsnn.plain import hooked, written
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -70,31 +71,6 @@ class Layer(nn.Module):
         return self.activation(self.pre_activation(a))
 
 
-def hooked(part: nn.Module) -> str:
-    """Why a part of a layer does more than its class says; empty where it does not."""
-    own = part.__dict__  # rules ask this of each part at every call
-    if "forward" in own:
-        return "has a forward of its own"
-    if (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-    ):
-        return "has hooks"
-    for parameter in own["_parameters"].values():
-        if parameter is not None and has_hooks(parameter):
-            return "it has hooks on a parameter"
-    return ""
-
-
-def has_hooks(parameter: Tensor) -> bool:
-    """Whether something runs where autograd comes to a parameter."""
-    return bool(
-        parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None)
-    )
-
-
 def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
     validate.instance("norm", norm, nn.BatchNorm1d, "an nn.BatchNorm1d or None")
     if not (norm.affine and norm.track_running_stats and norm.momentum is not None):
@@ -103,25 +79,6 @@ def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
         raise ValueError(
             f"norm has {norm.num_features} features, but linear has {linear.out_features} units"
         )
-
-
-def written(kind: type, part: nn.Module | None) -> str:
-    """Why a part is none that is written out here; empty where it is."""
-    its: Any = type(part)
-    if kind is nn.Linear:
-        return (plain(part) if part is not None else "has no linear map") or ""
-    if kind is Activation and (
-        not isinstance(part, Activation) or its.forward is not Activation.forward
-    ):
-        return f"has a {its.__name__} in the place of a pcsnn activation"
-    if kind is nn.BatchNorm1d and (
-        its is not nn.BatchNorm1d
-        or part.weight is None  # type: ignore[union-attr]
-        or part.running_mean is None  # type: ignore[union-attr]
-        or part.momentum is None  # type: ignore[union-attr]
-    ):
-        return f"has a {its.__name__} in the place of a plain batch norm"
-    return hooked(part)  # type: ignore[arg-type]
 
 
 class Parts(NamedTuple):
@@ -393,36 +350,7 @@ def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy
     return [as_energy(energy) for energy in energies]
 
 
-def plain(linear: nn.Module) -> str | None:
-    """Why a layer's linear map is not simply ``W a + b``, in words; ``None`` where it is.
-
-    Rules that write a network out read ``W`` and ``b`` and call nothing: a module that does
-    more, or whose weights come from other parameters, they would pass by without a word.
-    """
-    kind, own = type(linear), linear._parameters
-    if kind.forward not in WRITTEN_OUT:
-        return f"{kind.__name__} has a forward of its own"
-    if "parametrizations" in linear._modules:
-        return "its parameters are parametrised (torch.nn.utils.parametrize)"
-    if "weight" not in own:
-        return "its weight is made of other parameters (weight_norm, pruning)"
-    if "bias" not in own:
-        return "its bias is made of other parameters (pruning)"
-    reason = hooked(linear)
-    if not reason:
-        return None
-    if reason == "has hooks":
-        return "it has hooks, which run when it is called"
-    named = [name for name, p in own.items() if p is not None and has_hooks(p)]
-    if named:
-        return f"its {named[0]} has hooks, which run in autograd's backward pass"
-    return f"{kind.__name__} {reason}"
-
-
 _IDENTITY = activation("identity")
-
-#: Forward passes that are ``W a + b`` and nothing else.
-WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}
 
 
 def mlp(
@@ -493,5 +421,10 @@ _activation = activation  # the name is an argument of mlp
 
 
 __getattr__ = deprecated.moved(
-    __name__, {"as_generator": "pcsnn.randomness", "INITIALISATIONS": "pcsnn.initialisation"}
+    __name__,
+    {
+        "as_generator": "pcsnn.randomness",
+        "INITIALISATIONS": "pcsnn.initialisation",
+        **{name: "pcsnn.plain" for name in ("WRITTEN_OUT", "has_hooks", "plain")},
+    },
 )

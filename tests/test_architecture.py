@@ -17,7 +17,7 @@ FLOORS = [
     {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting", "verification"},
     {"data"},
     {"likelihood", "activations", "initialisation", "batchnorm"},
-    {"networks", "chains", "ensembles", "energies", "nodes"},
+    {"networks", "plain", "chains", "ensembles", "energies", "nodes"},
     {"rules", "admission", "backprop", "perturbation"},
     {"predictive", "spiking"},
     {"models"},

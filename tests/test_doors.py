@@ -16,8 +16,9 @@ from pcsnn import batchnorm, data, likelihood, plotting, validate
 from pcsnn.activations import Activation, activation
 from pcsnn.data import Dataset
 from pcsnn.ensembles import stack, unstack
-from pcsnn.networks import Layer, Network, plain
+from pcsnn.networks import Layer, Network
 from pcsnn.perturbation import WeightPerturbation, trial_and_error
+from pcsnn.plain import plain
 from pcsnn.randomness import as_generator
 from pcsnn.spiking import LIFRate, NoisyLIFRate
 
