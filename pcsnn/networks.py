@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.activations import Activation, activation
-from pcsnn.energies import Energy, as_energy
+from pcsnn.activations import Activation, activation, known_as
+from pcsnn.energies import Categorical, Energy, as_energy
 from pcsnn.initialisation import initialise
 from pcsnn.nodes import ValueNode
 from pcsnn.plain import hooked, written
@@ -132,10 +132,10 @@ class Network(nn.Module):
         self.value_nodes = validate.one_of("value_nodes", value_nodes, VALUE_NODES)
         validate.flag("squash_input", squash_input)
         self.input_activation = activation(layers[0].activation if squash_input else "identity")
+        own = energies_of(energies, len(layers) - 1)
+        _admit_softmaxes(layers, own)
         #: Hidden value nodes, first to last.
-        self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]
-            ValueNode(energy) for energy in _energies(energies, len(layers) - 1)
-        )
+        self.nodes: Sequence[ValueNode] = nn.ModuleList(map(ValueNode, own))  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
@@ -338,7 +338,13 @@ def _affine(layer: Layer) -> list[nn.Module]:
     return [layer.linear] if layer.norm is None else [layer.linear, layer.norm]
 
 
-def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy]:
+def energies_of(energies: str | Sequence[str | Energy], count: int) -> list[Energy]:
+    """The energies of so many value nodes: one for all by name, or one for each.
+
+    Raises:
+        TypeError, ValueError: for an unknown name, too many or too few, and one energy that
+            several nodes would share.
+    """
     if isinstance(energies, str | Energy):
         if not isinstance(energies, str) and count > 1:
             raise ValueError("energies must name one for all nodes, or hold one for each")
@@ -350,14 +356,27 @@ def _energies(energies: str | Sequence[str | Energy], count: int) -> list[Energy
     return [as_energy(energy) for energy in energies]
 
 
+def _admit_softmaxes(layers: Sequence[Layer], energies: Sequence[Energy]) -> None:
+    """A categorical node hands on a softmax: that of its layer would be the second."""
+    for l, (layer, energy) in enumerate(zip(layers, energies, strict=False)):
+        if isinstance(energy, Categorical) and known_as(layer.activation) == "softmax":
+            raise ValueError(
+                f"layers[{l}] has a softmax, and so has the categorical energy of its value node: "
+                "give the layer the activation 'identity', or mlp energies='matched'"
+            )
+
+
 _IDENTITY = activation("identity")
+
+
+Squash = str | Activation | Callable[[Tensor], Tensor]
 
 
 def mlp(
     sizes: Sequence[int],
-    activation: str | Activation | Callable[[Tensor], Tensor] = "relu",
+    activation: Squash | Sequence[Squash] = "relu",
     *,
-    output: str | Activation | Callable[[Tensor], Tensor] = "identity",
+    output: Squash = "identity",
     value_nodes: str = "pre-activation",
     squash_input: bool = False,
     energies: str | Sequence[str | Energy] = "gaussian",
@@ -375,13 +394,15 @@ def mlp(
         sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
         activation: of the hidden layers: one of :data:`pcsnn.activations.ACTIVATIONS`, an
             :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate, or any
-            elementwise function of PyTorch's.
+            elementwise function of PyTorch's; or a sequence with one for each of them.
         output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
         value_nodes: where a predictive coding network has its value nodes.
-        squash_input: whether the input passes through the activation first (Song, eq. 1);
-            only where there is a hidden layer.
+        squash_input: whether the input passes through the activation, that of the first hidden
+            layer, first (Song, eq. 1); only where there is a hidden layer.
         energies: of the hidden value nodes, one for all by name or one for each; see
-            :mod:`pcsnn.energies`.
+            :mod:`pcsnn.energies`. ``"matched"`` (Pinchetti, section 4.1) is categorical where a
+            hidden layer is a softmax, Gaussian elsewhere: the softmax moves from the layer into
+            its value node, which holds logits, wherever the others are.
         batch_norm: whether hidden layers normalise between linear map and activation (2.6).
         bias: whether the linear maps have biases, which start at zero.
         init: how weights are drawn, one of :data:`pcsnn.initialisation.INITIALISATIONS`.
@@ -391,25 +412,35 @@ def mlp(
         dtype: of the parameters.
         device: of the parameters.
 
+    Example:
+        >>> M3 = mlp(  # Pinchetti's, section 4.1; without energies="matched" it is all Gaussian
+        ...     [784, 512, 512, 512, 10],
+        ...     ["tanh", "softmax", "tanh"],
+        ...     value_nodes="activation",
+        ...     energies="matched",
+        ... )
+
     Raises:
         TypeError, ValueError: for sizes that are not positive whole numbers, names that are not
-            known, flags that are neither true nor false, and a device that is not there.
+            known, activations or energies too many or too few, flags that are neither true nor
+            false, and a device that is not there.
     """
     sizes = validate.layer_sizes("sizes", sizes)
-    sigma, read_out = _activation(activation), _activation(output)
+    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), _activation(output)
+    if isinstance(energies, str) and energies == "matched":
+        sigmas, energies = _matched(sigmas, sizes[1:-1], squash_input)
     validate.flag("batch_norm", batch_norm)
     validate.flag("bias", bias)
     validate.floating_dtype("dtype", dtype)
     validate.device("device", device)
-    depth = len(sizes) - 1
     layers = []
     with torch.inference_mode(False):  # whose tensors could never learn
-        for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes), start=1):
-            hidden = l < depth
+        for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+            hidden = l < len(sigmas)
             norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
             # Without PyTorch's own initialisation, which would draw from the global generator.
             linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
-            layers.append(Layer(linear, sigma if hidden else read_out, norm))
+            layers.append(Layer(linear, sigmas[l] if hidden else read_out, norm))
         network = Network(
             layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies
         )
@@ -418,6 +449,37 @@ def mlp(
 
 
 _activation = activation  # the name is an argument of mlp
+
+
+def _one_a_layer(given: Squash | Sequence[Squash], count: int) -> list[Activation]:
+    """The activation of each hidden layer."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [activation(given)] * count
+    if len(given) != count:
+        raise ValueError(
+            f"activation must be one for all, or hold {count}, one for each hidden layer, not "
+            f"{len(given)}"
+        )
+    return [activation(one) for one in given]
+
+
+def _matched(
+    sigmas: Sequence[Activation], units: Sequence[int], squash_input: bool
+) -> tuple[list[Activation], list[str | Energy]]:
+    """Activations and energies where each softmax has moved into its value node."""
+    moves = [known_as(sigma) == "softmax" for sigma in sigmas]
+    if squash_input and moves[:1] == [True]:
+        raise ValueError(
+            "squash_input gives the input the first layer's softmax, which energies='matched' "
+            "moves into a value node: leave one of them out"
+        )
+    for l, (n, softmax) in enumerate(zip(units, moves, strict=True), start=1):
+        if softmax and n < 2:
+            raise ValueError(f"sizes[{l}] is 1, but a softmax needs at least 2 units")
+    return (
+        [_IDENTITY if softmax else sigma for sigma, softmax in zip(sigmas, moves, strict=True)],
+        ["categorical" if softmax else "gaussian" for softmax in moves],
+    )
 
 
 __getattr__ = deprecated.moved(
