@@ -215,6 +215,10 @@ def _leaky_relu_derivative(z: Tensor) -> Tensor:
     return torch.where(z > 0, torch.ones_like(z), torch.full_like(z, _SLOPE))
 
 
+def _hardtanh_derivative(z: Tensor) -> Tensor:
+    return ((z > -1) & (z < 1)).to(z.dtype)  # at its kinks 0 is taken, as autograd does
+
+
 def _silu_derivative(z: Tensor) -> Tensor:
     s = torch.sigmoid(z)
     return s * (1 + z * (1 - s))
@@ -272,6 +276,7 @@ _FORMS: dict[str, tuple[Any, Any, Any]] = {
     "leaky-relu": (_leaky_relu, _leaky_relu_derivative, None),
     "sigmoid": (torch.sigmoid, _sigmoid_derivative, _sigmoid_product),
     "tanh": (torch.tanh, _tanh_derivative, _tanh_product),
+    "hardtanh": (F.hardtanh, _hardtanh_derivative, None),
     "softplus": (_softplus, torch.sigmoid, None),
     "silu": (F.silu, _silu_derivative, None),
     "gelu": (F.gelu, _gelu_derivative, None),
