@@ -424,7 +424,7 @@ def test_hidden_energies_are_as_given():
     assert found[0] is energies[0]
     assert found[4] is energies[3]
     assert found[3].name == "bernoulli"
-    pcsnn.InferenceLearning(steps=2, step_size=0.01)(network, PIXELS, PIXELS)
+    pcsnn.InferenceLearning(steps=5, step_size=0.01)(network, PIXELS, PIXELS)
     assert float(energies[3].log_variance.grad.abs().max()) > 0
     assert names(vae(4, 2, ())) == ["bottleneck"]
 
