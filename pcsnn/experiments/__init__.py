@@ -12,6 +12,8 @@ from pathlib import Path
 from pcsnn import deprecated
 from pcsnn.experiments import (
     backprop_mnist,
+    beyond_classification,
+    beyond_grid,
     il_distance,
     learning_rates,
     learning_rules,
@@ -55,6 +57,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
     for module in (
         backprop_mnist,
+        beyond_classification,
+        beyond_grid,
         il_distance,
         learning_rates,
         learning_rules,
