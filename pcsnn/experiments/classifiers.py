@@ -8,6 +8,7 @@ So a method is two choices, one for the hidden softmax and one for the output, a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.energies import Categorical
+from pcsnn.initialisation import initialise
 from pcsnn.networks import Network, mlp
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.rules import LearningRule
@@ -78,12 +80,11 @@ def classifier(model: str, method: str, training: data.Dataset, width: int, seed
         output="tanh" if model == "M1" else of_softmax,
         value_nodes="activation",
         energies="matched" if how.hidden == "kl" else "gaussian",
-        # The paper: the default, by He et al. (2015).
-        init="he",
-        seed=seed,
         dtype=training.inputs.dtype,
         device=training.device,
     )
+    # The paper: the default. PyTorch's is uniform within 1/√n for n inputs.
+    initialise(network, "lecun-uniform", scale=1 / math.sqrt(3), seed=seed)
     for node in network.nodes:
         if isinstance(node.energy, Categorical):
             node.energy.step = how.step
