@@ -17,6 +17,14 @@ from torch import Tensor
 
 from pcsnn import validate
 
+_SETTINGS = {
+    "model_type": "bpe",
+    "character_coverage": 1.0,  # all of them; by default rare ones have no token
+    "shuffle_input_sentence": False,
+    "num_threads": 1,
+    "minloglevel": 2,  # errors, which are raised: it tells its whole story otherwise
+}
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -27,11 +35,6 @@ class Tokenizer:
 
     Args:
         model: the model's bytes. Write them to a file, and read them from it, to keep it.
-
-    Attributes:
-        pieces: what each token stands for, in their order; ``▁`` is a space.
-        begin: the token ``<s>``, before a sentence. No text has it in it.
-        end: the token ``</s>``, after a sentence.
 
     Raises:
         ImportError: where SentencePiece is not installed.
@@ -67,18 +70,14 @@ class Tokenizer:
         admit_sentences(sentences)
         if not any(sentence.strip() for sentence in sentences):
             raise ValueError("sentences must hold at least one that is not empty")
-        model = io.BytesIO()
+        longest, model = max(len(sentence.encode()) for sentence in sentences), io.BytesIO()
         try:
             library.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences),
                 model_writer=model,
-                model_type="bpe",
                 vocab_size=vocabulary,
-                character_coverage=1.0,
-                max_sentence_length=max(len(sentence.encode()) for sentence in sentences) + 1,
-                shuffle_input_sentence=False,
-                num_threads=1,
-                minloglevel=2,  # it tells its whole story otherwise
+                max_sentence_length=max(longest, 4192),  # what is longer would be left out
+                **_SETTINGS,
             )
         except RuntimeError as error:
             raise _explained(error, vocabulary) from error
@@ -90,18 +89,18 @@ class Tokenizer:
 
     @cached_property
     def pieces(self) -> tuple[str, ...]:
-        """What each token stands for."""
+        """What each token stands for, in their order; ``▁`` is a space."""
         count = self._processor.vocab_size()
         return tuple(self._processor.id_to_piece(token) for token in range(count))
 
     @property
     def begin(self) -> int:
-        """The token before a sentence."""
+        """The token ``<s>``, before a sentence. No text has it in it."""
         return self._processor.bos_id()
 
     @property
     def end(self) -> int:
-        """The token after a sentence."""
+        """The token ``</s>``, after a sentence. No text has it in it."""
         return self._processor.eos_id()
 
     def encode(self, sentence: str) -> list[int]:
