@@ -217,7 +217,7 @@ def test_the_vocabulary_is_as_large_as_was_asked_for(tokenizer):
     assert len(tokenizer) == len(tokenizer.pieces) == len(set(tokenizer.pieces)) == 60
     assert tokenizer.pieces[tokenizer.begin] == "<s>"
     assert tokenizer.pieces[tokenizer.end] == "</s>"
-    assert repr(tokenizer) == "Tokenizer()"
+    assert repr(tokenizer) == "Tokenizer(60 pieces)"
 
 
 @pytest.mark.parametrize(
@@ -503,6 +503,21 @@ def test_means_are_over_the_labels_that_are_there(tokenizer, batch_size):
     ])  # fmt: skip
     assert abs(per_row.mean() - found["loss"]) > 0.01  # the faults would show
     assert abs(per_row.exp().mean() / found["perplexity"] - 1) > 0.01
+
+
+@pytest.mark.parametrize(("context", "most"), [(12, 83), (1200, 1)])
+def test_a_batch_is_cut_by_its_labels(tokenizer, context, most):
+    """A thousand rows of 8000 logits at each of 32 places would take a gigabyte."""
+    seen = []
+
+    class Watched(Causal):
+        def forward(self, x):
+            seen.append(len(x))
+            return super().forward(x)
+
+    evaluate(Watched(), rows_of(tokenizer, context, SENTENCES * 20))
+    assert max(seen) == most
+    assert sum(seen) == 120
 
 
 @given(st.integers(0, 12), st.integers(1, 7), st.integers(0, 2**31), st.integers(0, 59))

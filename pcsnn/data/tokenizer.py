@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tokenizer:
     """A SentencePiece model: sentences to tokens and back.
 
@@ -41,7 +41,7 @@ class Tokenizer:
         TypeError, ValueError: for bytes that are no model, or one without the two marks.
     """
 
-    model: bytes = field(repr=False)
+    model: bytes
 
     def __post_init__(self) -> None:
         validate.instance("model", self.model, bytes, "the bytes of a SentencePiece model")
@@ -82,6 +82,9 @@ class Tokenizer:
         except RuntimeError as error:
             raise _explained(error, vocabulary) from error
         return cls(model.getvalue())
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({len(self)} pieces)"
 
     def __len__(self) -> int:
         """How many different tokens."""
