@@ -2,7 +2,7 @@
 
 ``load("digits", "train")`` needs no file and no network; the others look in
 ``$PCSNN_DATA`` (torchvision's folder layout), then in the user's cache (or the folder that
-``$PCSNN_CACHE`` names), then download.
+``$PCSNN_CACHE`` names), then download. :mod:`pcsnn.data.text` loads text as rows of tokens.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ import torch
 from torch import Tensor
 
 from pcsnn import validate
+from pcsnn.data import text
 from pcsnn.data.batches import Dataset, batches, one_hot, targets
 from pcsnn.data.files import DataCorruptedError, DataMissingError
 from pcsnn.data.sources import READERS, SPLITS, Raw, Search
+from pcsnn.data.tokenizer import Tokenizer
 
 __all__ = [
     "NAMES",
     "DataCorruptedError",
     "DataMissingError",
     "Dataset",
+    "Tokenizer",
     "batches",
     "load",
     "one_hot",
     "targets",
+    "text",
 ]
 
 NAMES = tuple(READERS)

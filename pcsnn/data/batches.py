@@ -19,20 +19,23 @@ class Dataset:
     :func:`batches` serves the same from the device it lies on, sooner.
 
     Attributes:
-        inputs: (N, d), or (N, C, H, W) where images are not flattened.
-        labels: (N,) int64, from 0 to the number of classes - 1.
+        inputs: (N, d), or (N, C, H, W) where images are not flattened; or tokens (N, T), int64.
+        labels: (N,) int64, from 0 to the number of classes - 1; or (N, …) where a sample has
+            several, and then -1 stands where there is none.
         classes: the classes' names.
         name: what was loaded.
         split: ``"train"`` or ``"test"``, or a name of your own.
         image_shape: (C, H, W), empty where the inputs are no images.
-        checksum: SHA-256 of the pixels and labels as stored, before normalisation.
+        checksum: SHA-256 of the pixels and labels as stored, before normalisation; of the
+            sentences of a text.
         files: the files that were read, each with its MD5.
 
     Raises:
         ValueError: for an empty dataset, inputs and labels of different number or device,
-            NaN or infinite inputs, labels out of range, two classes of one name.
-        TypeError: for inputs that are not floating-point, labels that are not int64, classes
-            that are no names.
+            NaN or infinite inputs, labels out of range, a sample without any label, two classes
+            of one name.
+        TypeError: for inputs that are neither floating-point nor int64, labels that are not
+            int64, classes that are no names.
     """
 
     inputs: Tensor
@@ -45,41 +48,32 @@ class Dataset:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        validate.tensor("inputs", self.inputs)
+        _admit_inputs(self.inputs)
         validate.tensor("labels", self.labels, floating=False)
-        if self.inputs.dim() < 2:
-            raise ValueError(
-                f"inputs must have shape (N, …), one row per sample, not {tuple(self.inputs.shape)}"
-            )
-        if len(self.inputs) == 0:
-            raise ValueError("inputs must hold at least one sample: the dataset is empty")
         if self.labels.dtype != torch.int64:
             raise TypeError(f"labels must be torch.int64, not {self.labels.dtype}")
-        if self.labels.shape != self.inputs.shape[:1]:
+        several = self.labels.dim() > 1
+        if self.labels.shape[:1] != self.inputs.shape[:1] or (
+            several and self.labels[0].numel() < 2
+        ):
             raise ValueError(
-                f"labels must have shape ({len(self.inputs)},), one for each of the inputs, "
-                f"not {tuple(self.labels.shape)}"
+                f"labels must have shape ({len(self.inputs)},), one for each of the inputs, or "
+                f"({len(self.inputs)}, …), several for each, not {tuple(self.labels.shape)}"
             )
         if self.labels.device != self.inputs.device:
             raise ValueError(
                 f"labels are on {self.labels.device} but inputs are on {self.inputs.device}"
             )
-        if isinstance(self.classes, str) or not isinstance(self.classes, Sequence):
-            kind = type(self.classes).__name__
-            raise TypeError(f"classes must be the names of the classes, in order, not {kind}")
-        repeated = [c for k, c in enumerate(self.classes) if c in self.classes[:k]]
-        if repeated:
-            raise ValueError(
-                f"classes must have different names, but {repeated[0]!r} is there twice"
-            )
-        validate.labels("labels", self.labels, len(self.classes))
-        validate.finite("inputs", self.inputs)
+        _admit_classes(self.classes)
+        _admit_labels(self.labels, len(self.classes))
+        if self.inputs.is_floating_point():
+            validate.finite("inputs", self.inputs)
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One sample: an input ``(d,)`` or ``(C, H, W)``, and its label."""
+        """One sample: an input ``(d,)``, ``(C, H, W)`` or ``(T,)``, and its label or labels."""
         return self.inputs[index], self.labels[index]
 
     @property
@@ -90,10 +84,17 @@ class Dataset:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Dataset:
-        """The same dataset on another device, or with inputs of another precision."""
+        """The same dataset on another device, or with inputs of another precision.
+
+        Raises:
+            ValueError: for a device that is not there.
+            TypeError: for a ``dtype`` that is not floating, or for one where inputs are tokens.
+        """
         device = self.device if device is None else validate.device("device", device)
         if dtype is not None:
             validate.floating_dtype("dtype", dtype)
+            if not self.inputs.is_floating_point():
+                raise TypeError(f"dtype must be left out, for inputs are tokens, not {dtype}")
         inputs = self.inputs.to(device, dtype or self.inputs.dtype)
         return replace(self, inputs=inputs, labels=self.labels.to(device))
 
@@ -106,6 +107,51 @@ class Dataset:
         if validate.positive_int("count", count) > len(self):
             raise ValueError(f"count must be at most {len(self)}, the samples there are")
         return replace(self, inputs=self.inputs[:count], labels=self.labels[:count])
+
+
+def _admit_inputs(inputs: Tensor) -> None:
+    validate.tensor("inputs", inputs, floating=False)
+    if not inputs.is_floating_point() and inputs.dtype != torch.int64:
+        raise TypeError(
+            f"inputs must hold floating-point numbers, or tokens torch.int64, not {inputs.dtype}"
+        )
+    if inputs.dim() < 2:
+        raise ValueError(
+            f"inputs must have shape (N, …), one row per sample, not {tuple(inputs.shape)}"
+        )
+    if len(inputs) == 0:
+        raise ValueError("inputs must hold at least one sample: the dataset is empty")
+    if inputs.dtype == torch.int64 and inputs.numel() and int(inputs.min()) < 0:
+        raise ValueError(f"inputs must be tokens from 0, but hold {int(inputs.min())}")
+
+
+def _admit_classes(classes: tuple[str, ...]) -> None:
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        kind = type(classes).__name__
+        raise TypeError(f"classes must be the names of the classes, in order, not {kind}")
+    seen: set[str] = set()
+    for name in classes:
+        if name in seen:
+            raise ValueError(f"classes must have different names, but {name!r} is there twice")
+        seen.add(name)
+
+
+def _admit_labels(labels: Tensor, classes: int) -> None:
+    """Each sample has a label; where it has room for several, the others may be -1."""
+    if labels.dim() == 1:
+        validate.labels("labels", labels, classes)
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < -1 or high >= classes:
+        wrong = low if low < -1 else high
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1}, or -1 where there is none, but hold {wrong}"
+        )
+    without = (labels < 0).flatten(1).all(dim=1).nonzero().flatten()
+    if len(without):
+        raise ValueError(
+            f"labels must hold at least one for each sample, but sample {int(without[0])} has none"
+        )
 
 
 def batches(

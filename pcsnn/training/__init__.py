@@ -1,7 +1,7 @@
 """Training: one loop for every learning rule, and for K networks as one."""
 
 from pcsnn.training.checkpoints import CheckpointError
-from pcsnn.training.evaluation import ACCURACY, accuracy, evaluate
+from pcsnn.training.evaluation import ACCURACY, OfMean, accuracy, evaluate, perplexity
 from pcsnn.training.loop import History, train
 from pcsnn.training.many import train_many
 
@@ -9,8 +9,10 @@ __all__ = [
     "ACCURACY",
     "CheckpointError",
     "History",
+    "OfMean",
     "accuracy",
     "evaluate",
+    "perplexity",
     "train",
     "train_many",
 ]

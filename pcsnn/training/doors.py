@@ -24,10 +24,20 @@ def check_fit(name: str, network: nn.Module, data: Dataset) -> None:
         )
     validate.instance(name, data, Dataset, "a pcsnn.data.Dataset")
     for parameter_name, parameter in network.named_parameters():
-        validate.same_kind(f"{name}.inputs", data.inputs, parameter_name, parameter)
+        if data.inputs.is_floating_point():
+            validate.same_kind(f"{name}.inputs", data.inputs, parameter_name, parameter)
+        elif parameter.device != data.device:  # tokens have no precision to compare
+            raise ValueError(
+                f"{name}.inputs is on {data.device} but {parameter_name} is on {parameter.device}"
+            )
     sizes = getattr(network, "sizes", None)
     if sizes is not None:
         validate.matrix(f"{name}.inputs", data.inputs, sizes[0])
+        if data.labels.dim() > 1:
+            raise ValueError(
+                f"{name}.labels must have shape ({len(data)},), one for each of the network's "
+                f"predictions, not {tuple(data.labels.shape)}"
+            )
         if len(data.classes) > sizes[-1]:
             raise ValueError(
                 f"{name} has {len(data.classes)} classes, but the network {sizes[-1]} outputs"
@@ -45,25 +55,40 @@ def check_metrics(metrics: Mapping[str, Metric]) -> None:
             )
 
 
-def check_prediction(prediction: object, samples: int) -> None:
+def check_prediction(prediction: object, labels: Tensor) -> None:
     """Refuse what cannot be compared with labels."""
     if not torch.is_tensor(prediction):
         raise TypeError(f"network must return a tensor, not {type(prediction).__name__}")
-    if prediction.dim() != 2 or len(prediction) != samples:
+    if prediction.dim() != labels.dim() + 1 or prediction.shape[:-1] != labels.shape:
+        sizes = "".join(f", {size}" for size in labels.shape[1:])
         raise ValueError(
-            f"network must return (batch, classes), for {samples} samples here, "
+            f"network must return (batch{sizes}, classes), for {len(labels)} samples here, "
             f"not {tuple(prediction.shape)}"
         )
 
 
-def check_measure(name: str, value: object, samples: int) -> None:
+def check_measure(name: str, value: object, labels: Tensor) -> None:
     """A mean over a batch instead of a value for each sample would be summed in silence."""
     if not torch.is_tensor(value):
         raise TypeError(f"{name} must give a tensor (B,), not {type(value).__name__}")
-    if value.shape != (samples,):
+    if value.shape not in (labels.shape, labels.shape[:1]):
+        each = "" if labels.dim() == 1 else f", or for each label, {tuple(labels.shape)} here"
         raise ValueError(
-            f"{name} must give a value for each sample, ({samples},) here, not {tuple(value.shape)}"
+            f"{name} must give a value for each sample, ({len(labels)},) here{each}, "
+            f"not {tuple(value.shape)}"
         )
+
+
+def check_logits(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that logits have no place for, and probabilities in their place."""
+    classes = logits.shape[-1]
+    if labels.numel() and int(labels.max()) >= classes:
+        raise ValueError(
+            f"labels must be from 0 to {classes - 1}, for so many logits there are, but hold "
+            f"{int(labels.max())}"
+        )
+    if bool((logits >= 0).all()) and bool(((logits.sum(dim=-1) - 1).abs() < 1e-3).all()):
+        raise ValueError("prediction must be logits, but it holds probabilities")
 
 
 def check_rule(rule: object) -> None:

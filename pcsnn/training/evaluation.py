@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pcsnn.admission import admit_loss
+from pcsnn.admission import admit_loss, run
 from pcsnn.data import Dataset, batches, targets
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
@@ -15,16 +18,57 @@ from pcsnn.rules import DivergenceError
 from pcsnn.training.doors import (
     Metric,
     check_fit,
+    check_logits,
     check_measure,
     check_metrics,
     check_prediction,
 )
 
+LABELS_AT_A_TIME = 1000
+
 
 def accuracy(prediction: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest output is the label's, for each sample: (B, n), (B,) -> (B,)."""
-    return (prediction.argmax(dim=1) == labels).to(prediction.dtype)
+    """Whether the largest output is the label's, for each: (B, …, n), (B, …) -> (B, …)."""
+    return (prediction.argmax(dim=-1) == labels).to(prediction.dtype)
 
+
+def surprise(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each label in nats: (B, …, n), (B, …) -> (B, …), 0 for a label of -1.
+
+    Raises:
+        ValueError: for labels that the logits have no place for, and for probabilities.
+    """
+    check_logits(logits, labels)
+    rows = logits.flatten(0, -2), labels.flatten()
+    return F.cross_entropy(*rows, ignore_index=-1, reduction="none").view(labels.shape)
+
+
+@dataclass(frozen=True)
+class OfMean:
+    """A metric that is a function of a mean, such as a root: the mean of all labels comes first.
+
+    Attributes:
+        metric: as in :func:`evaluate`, what is averaged.
+        function: what is made of its mean over the whole dataset.
+    """
+
+    metric: Metric
+    function: Callable[[float], float]
+
+    def __call__(self, prediction: Tensor, labels: Tensor) -> Tensor:
+        """What is averaged."""
+        return self.metric(prediction, labels)
+
+
+def _exp(mean: float) -> float:
+    try:
+        return math.exp(mean)
+    except OverflowError:
+        return math.inf
+
+
+perplexity = OfMean(surprise, _exp)
+"""exp of the mean cross-entropy over all labels, of logits: between how many the network wavers."""
 
 ACCURACY: Mapping[str, Metric] = {"accuracy": accuracy}
 
@@ -36,19 +80,24 @@ def evaluate(
     *,
     loss: str | Loss | None = "cross_entropy",
     metrics: Mapping[str, Metric] = ACCURACY,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Measure a network on a dataset, in evaluation mode; the mode is put back afterwards.
 
+    Labels of -1 are left out of every measure, and so is what the network gives there.
+
     Args:
-        network: on the device and of the precision of the data.
+        network: on the device of the data, and of the precision of its inputs; its output is
+            (B, …, n) for labels (B, …).
         data: what to measure on.
         loss: a loss of :data:`pcsnn.likelihood.LOSSES`, with one-hot targets; or none.
-        metrics: each ``(prediction, labels) -> (B,)``.
-        batch_size: samples at a time; it does not change the result.
+        metrics: each ``(prediction, labels)``, and gives a value for each label, (B, …), or for
+            each sample, (B,); or an :class:`OfMean` of such, as :data:`perplexity` is.
+        batch_size: samples at a time; it does not change the result. By default as many as
+            have about a thousand labels.
 
     Returns:
-        The mean of each measure over all samples, the loss as ``"loss"``.
+        The mean of each measure over all labels or all samples, the loss as ``"loss"``.
 
     Raises:
         ValueError, TypeError: where sizes, devices or precisions do not fit one another.
@@ -56,26 +105,59 @@ def evaluate(
     """
     check_fit("data", network, data)
     check_metrics(metrics)
-    of_loss = None
     if loss is not None:
-        of_loss = admit_loss(network, loss) if isinstance(network, Network) else as_loss(loss)
-    totals: dict[str, Tensor] = {}
+        loss = admit_loss(network, loss) if isinstance(network, Network) else as_loss(loss)
+    if batch_size is None:
+        batch_size = max(1, LABELS_AT_A_TIME // data.labels[0].numel())
+    means: dict[str, _Mean] = {}
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
         for x, y in batches(data, batch_size, shuffle=False):
-            prediction = network(x)
-            check_prediction(prediction, len(x))
-            if not bool(torch.isfinite(prediction).all()):
-                raise DivergenceError("the network's prediction holds NaN or infinite values")
-            values = {name: metric(prediction, y) for name, metric in metrics.items()}
-            if of_loss is not None:
-                target = targets(y, prediction.shape[1], prediction.dtype)
-                values = {"loss": of_loss.value(prediction, target), **values}
-            for name, value in values.items():
-                check_measure(name, value, len(x))
-                totals[name] = totals.get(name, 0) + value.double().sum()
+            prediction = run(network, (x,))
+            check_prediction(prediction, y)
+            for name, value in _values(prediction, y, loss, metrics).items():
+                means.setdefault(name, _Mean()).add(value)
     finally:
         for module, mode in modes:
             module.training = mode
-    return {name: float(total) / len(data) for name, total in totals.items()}
+    found = {name: mean.value() for name, mean in means.items()}
+    return {name: _finished(metrics.get(name), mean) for name, mean in found.items()}
+
+
+def _values(
+    prediction: Tensor, y: Tensor, loss: Loss | None, metrics: Mapping[str, Metric]
+) -> dict[str, Tensor]:
+    """Each measure of a batch: a row of values, one for each label that is there, or sample."""
+    there = y >= 0
+    rows, labels = (prediction, y) if y.dim() == 1 else (prediction[there], y[there])
+    if not bool(torch.isfinite(rows).all()):
+        raise DivergenceError("the network's prediction holds NaN or infinite values")
+    values: dict[str, Tensor] = {}
+    if loss is not None:
+        values["loss"] = loss.value(rows, targets(labels, rows.shape[1], rows.dtype))
+        check_measure("loss", values["loss"], labels)
+    for name, metric in metrics.items():
+        value = metric(prediction, y)
+        check_measure(name, value, y)
+        values[name] = value[there] if value.dim() > 1 else value
+    return values
+
+
+@dataclass
+class _Mean:
+    """Of all values of all batches, each with the same weight."""
+
+    total: float | Tensor = 0.0
+    count: int = 0
+
+    def add(self, values: Tensor) -> None:
+        self.total = self.total + values.double().sum()
+        self.count += len(values)
+
+    def value(self) -> float:
+        return float(self.total) / self.count
+
+
+def _finished(metric: Metric | None, mean: float) -> float:
+    return metric.function(mean) if isinstance(metric, OfMean) else mean

@@ -45,8 +45,9 @@ class History:
     """What a training run measured, epoch by epoch.
 
     Attributes:
-        curves: ``"train_loss"`` (the mean of what the rule reported during the epoch), and
-            for each measure of the validation set ``"test_…"``: lists with one number an epoch.
+        curves: ``"train_loss"`` (what the rule reported during the epoch, the mean over all
+            labels), and for each measure of the validation set ``"test_…"``: lists with one
+            number an epoch.
         seconds: wall time of each epoch.
         interrupted: the run was stopped from the keyboard.
         diverged: the epoch after the last one here produced NaN or infinite numbers.
@@ -218,16 +219,17 @@ class _Run:
     def _learn_and_measure(self) -> dict[str, float]:
         self.network.train()
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
-        count = 0
+        count: int | Tensor = 0
         for x, y in batches(
             self.data, self.batch_size, generator=self.order, drop_last=self.drop_last
         ):
             self.optimiser.zero_grad(set_to_none=True)
             loss = loss_of(self.rule(self.network, x, y))
             self.optimiser.step()
-            total += loss * len(x)
-            count += len(x)
-        measures = {"train_loss": float(total) / count}
+            labels = len(y) if y.dim() == 1 else (y >= 0).sum()  # what the rule's mean is over
+            total += loss * labels
+            count += labels
+        measures = {"train_loss": float(total) / int(count)}
         if not math.isfinite(measures["train_loss"]):
             raise DivergenceError("the training loss is NaN or infinite")
         if not all_finite([*self.network.parameters(), *_averages(self.network)]):
@@ -269,7 +271,7 @@ def train(
         seed: of the order in which samples are seen.
         validation: what to measure on after each epoch, in evaluation mode.
         loss: measured on ``validation``; the rule's own ``loss`` where it has one.
-        metrics: further measures on ``validation``, each ``(prediction, labels) -> (B,)``.
+        metrics: further measures on ``validation``, as in :func:`pcsnn.evaluate`.
         drop_last: leave out a last batch that is smaller than the others.
         progress: show a bar, where there is a terminal to show it on.
         checkpoint: a file that is rewritten after each epoch, and continued where it exists.
