@@ -6,6 +6,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from .entries import SOURCES
+
 
 class entry_reference(nodes.Inline, nodes.TextElement):  # noqa: N801 (a docutils node)
     """A link about an ``entry``, made when every page is known.
@@ -28,6 +30,32 @@ class ThesisSection(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         section = self.arguments[0].strip()
         text = "Companion only" if section == "none" else f"Thesis section {section}"
+        return [nodes.paragraph("", text, classes=["thesis-section"])]
+
+
+def place(argument: str) -> str:
+    """Where a page stands beside a paper: ``P 2.1`` is section 2.1 of Pinchetti et al.
+
+    Raises:
+        ValueError: where the first word is no source of the ledger.
+    """
+    source, _, section = argument.strip().partition(" ")
+    if source not in SOURCES:
+        raise ValueError(f"{source!r} is none of {', '.join(SOURCES)}")
+    return f"{SOURCES[source]}, section {section}" if section else SOURCES[source]
+
+
+class PaperSection(SphinxDirective):
+    """``{paper-section} P 2.1``: what the page stands beside, where that is not the thesis."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            text = place(self.arguments[0])
+        except ValueError as error:
+            return [self.state.document.reporter.warning(str(error), line=self.lineno)]
         return [nodes.paragraph("", text, classes=["thesis-section"])]
 
 
@@ -125,6 +153,7 @@ def keep_rubric_levels(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("doctree-read", keep_rubric_levels)
     app.add_directive("thesis-section", ThesisSection)
+    app.add_directive("paper-section", PaperSection)
     app.add_directive("erratum", Erratum)
     app.add_directive("keep", Keep)
     app.add_role("entry", EntryRole())

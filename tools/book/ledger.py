@@ -18,6 +18,7 @@ from .katex import katex
 from .outputs import badge, slug
 
 FORMULAS = {"equation", "theorem", "condition"}
+PINCHETTI = "pinchetti"
 
 
 def _html(markup: str) -> nodes.raw:
@@ -121,7 +122,7 @@ class Ledger(_Generated):
         """The filters; a script shows them, so that nothing is dead without it."""
         entries = self.entries.values()
         verdicts = {slug(v): f"{v} ({n})" for v, n in counts(self.entries).items() if n}
-        parts = sorted({_chapter(entry) for entry in entries})
+        parts = sorted({chapter_of(entry) for entry in entries})
         chapters = {part: chapter_name(part) for part in parts}
         return (
             '<form class="ledger-filter" role="search" aria-label="Filter the ledger" hidden>'
@@ -137,7 +138,7 @@ class Ledger(_Generated):
     def row(self, entry: Entry) -> Iterable[nodes.Node]:
         yield _html(
             f'<tr role="row" id="{entry.id}" data-source="{entry.source}" '
-            f'data-verdict="{slug(entry.verdict)}" data-chapter="{_chapter(entry)}">'
+            f'data-verdict="{slug(entry.verdict)}" data-chapter="{chapter_of(entry)}">'
             f'<th role="rowheader" scope="row"><a class="id" href="#{entry.id}">{entry.id}</a>'
             f'<span class="place">{entry.source_name}, {entry.section}</span></th>'
             '<td role="cell"><div class="statement">'
@@ -188,14 +189,21 @@ class Errata(_Generated):
         )
 
 
-def _chapter(entry: Entry) -> str:
-    """The chapter's number: ``2`` for ``02-3-maximum-likelihood`` and for ``2.3``."""
+def chapter_of(entry: Entry) -> str:
+    """The chapter's number: ``2`` for ``02-3-maximum-likelihood`` and for ``2.3``.
+
+    The pages that follow Pinchetti's paper, ``p-...``, are one chapter.
+    """
+    if entry.chapter.startswith("p-"):
+        return PINCHETTI
     match = re.match(r"0*(\d+)", entry.chapter)
     return match[1] if match else entry.chapter
 
 
 def chapter_name(part: str) -> str:
-    return f"Chapter {part}" if part.isdigit() else f"{part.capitalize()} et al."
+    if part == PINCHETTI:
+        return SOURCES["P"]
+    return f"Chapter {part}" if part.isdigit() else part.capitalize()
 
 
 def _where(entry: Entry) -> nodes.Node:
