@@ -16,9 +16,9 @@ class Energy:
     """
 
     name = "energy"
-    #: Whether both slopes are zero where ``x = u``: the node rests until something reaches it.
+    #: Whether both slopes are zero where ``x = u``, so that the node rests until it is reached.
     rests = False
-    #: Whether, if it does not rest, all that pulls there is a prior: back-propagation counts it
+    #: Whether all that pulls there, if it does not rest, is a prior. Back-propagation counts it
     #: in the loss, and Z-IL lets it wait until the node is reached.
     waits = False
 
