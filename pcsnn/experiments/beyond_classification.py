@@ -30,15 +30,23 @@ class ClassificationConfiguration(Configuration):
     steps: PositiveInt = 32  # the paper's
     # γ of each method and model, by the validation accuracy of beyond-grid at T = 32.
     step_sizes: dict[str, PositiveFloat] = Field(
-        default={"M1 pc-f": 0.1, "M2 pc-f": 0.1, "M2 pc-kl": 0.1, "M3 pc-f": 0.1, "M3 pc-kl": 0.1,
-                 "M3 pc-kl-natural": 0.1, "M3 pc-kl-output": 0.1, "M3 pc-kl-hidden": 0.1}
-    )  # fmt: skip
+        default={
+            "M1 pc-f": 0.05,
+            "M2 pc-f": 0.05,
+            "M2 pc-kl": 0.05,
+            "M3 pc-f": 0.05,
+            "M3 pc-kl": 0.1,
+            "M3 pc-kl-natural": 0.1,
+            "M3 pc-kl-output": 0.05,
+            "M3 pc-kl-hidden": 0.1,
+        }
+    )
     learning_rate: PositiveFloat = 1e-4  # the paper's
     batch_size: PositiveInt = 128
     held_out: PositiveInt = 5_000
     # The whole training set of the first dataset; of the second a part, several times over.
     samples: tuple[PositiveInt, ...] = (60_000, 12_800)
-    epochs: tuple[PositiveInt, ...] = (2, 4)
+    epochs: tuple[PositiveInt, ...] = (2, 2)
     # Optimisers: M2 on a part of the first dataset.
     few: PositiveInt = 12_800
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
