@@ -30,6 +30,10 @@ class Energy:
         """The energy for one episode: itself, or with what it draws drawn."""
         return self
 
+    def arrived(self, share: float) -> Energy:
+        """The energy while only this share of its prior has come in; itself if it has none."""
+        return self
+
     def rest(self, u: Tensor) -> Tensor:
         """The value that a node has in the forward pass: its prediction, in the value's terms."""
         return u

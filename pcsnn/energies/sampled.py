@@ -64,6 +64,14 @@ class DiagonalGaussian(nn.Module, Energy):
         drawn.noise = noise.to(u.device)
         return drawn
 
+    def arrived(self, share: float) -> Energy:
+        """With the prior's weight times the share, and the same draw."""
+        if share == 1 or not self.prior:
+            return self
+        found = copy.copy(self)
+        found.prior = share * self.prior
+        return found
+
     def admit(self, name: str, u: Tensor, samples: int = 1) -> None:
         """Refuse what is no mean and logarithm of a variance for each unit."""
         if u.shape[-1] % 2:

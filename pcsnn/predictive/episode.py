@@ -216,21 +216,29 @@ class Episode:
             return None if energy.rests else energy.error(u, energy.rest(u))
         return energy.error(u, energy.rest(u) + delta, delta)
 
-    def slopes(self, errors: Sequence[Error]) -> list[Error]:
-        """``ẋ`` of every value node that is free to move (eq. 42), as just looked at."""
+    def slopes(
+        self, errors: Sequence[Error], arrived: Sequence[float] | None = None
+    ) -> list[Error]:
+        """``ẋ`` of every value node that is free to move (eq. 42), as just looked at.
+
+        Args:
+            errors: of every node.
+            arrived: what share of its prior pulls at each hidden node; left out, all of it.
+        """
         back: list[Error] = [None] * len(self.deviations)
         for k, error in enumerate(errors):
             if error is None or k == 0:
                 continue
             for j, handed in self.look.back(k, error, self.feedback[k - 1]):
                 back[j] = _plus(handed, back[j])
-        return [self._pulled(k, handed) for k, handed in enumerate(back)]
+        shares = [1.0] * len(back) if arrived is None else [*arrived, 1.0]
+        return [self._pulled(k, handed, shares[k]) for k, handed in enumerate(back)]
 
-    def _pulled(self, k: int, back: Error) -> Error:
+    def _pulled(self, k: int, back: Error, share: float) -> Error:
         delta = self.deltas[k]
         if k == self.hidden or self.unit[k]:
             return _minus(back, delta)
-        energy, u = self.look.energies[k], self.look.u(k)
+        energy, u = self.look.energies[k].arrived(share), self.look.u(k)
         if delta is None:
             return back if energy.rests else _plus(energy.pull(u, energy.rest(u)), back)
         return _plus(energy.pull(u, energy.rest(u) + delta, delta), back)

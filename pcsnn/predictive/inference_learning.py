@@ -18,6 +18,7 @@ from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
+from pcsnn.predictive.relay import Relay
 from pcsnn.rules import DivergenceError, Report
 
 
@@ -35,6 +36,9 @@ class InferenceLearning(LocalRule):
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
             of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for. Each of K
             networks as one stops for itself.
+        prior_waits: let a prior come in as an error from the output does
+            (:mod:`pcsnn.predictive.relay`). Otherwise it pulls from the first step on, and small
+            steps follow it alone: a posterior collapses.
         on_divergence: with ``"raise"`` inference that ends with more energy than it began
             with is stopped as well, unless it has feedback: the step size is too large.
     """
@@ -44,6 +48,7 @@ class InferenceLearning(LocalRule):
     steps: int | Tensor = 20
     step_size: float | Tensor = 0.1
     tolerance: float | None = None
+    prior_waits: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +56,9 @@ class InferenceLearning(LocalRule):
         admit_step_size(self.step_size)
         if self.tolerance is not None:
             validate.positive("tolerance", self.tolerance)
+        validate.flag("prior_waits", self.prior_waits)
+        if self.prior_waits and torch.is_tensor(self.step_size):
+            raise ValueError("prior_waits needs one step_size, a number: its relay has only one")
 
     def plan(self, network: nn.Module) -> Plan | str:
         """All errors at the end."""
@@ -63,9 +71,11 @@ class InferenceLearning(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end."""
         last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+        relay = Relay(episode.origin, episode.hidden) if self.prior_waits else None
         for t in range(last + 1):
             errors = episode.errors()
-            slopes = None if t == last else episode.slopes(errors)
+            arrived = None if relay is None else relay.shares
+            slopes = None if t == last else episode.slopes(errors, arrived)
             moving = None  # of K networks as one, those that have not settled
             if slopes is not None and self.tolerance is not None:
                 moving = _fastest(slopes, episode) > self.tolerance
@@ -75,6 +85,8 @@ class InferenceLearning(LocalRule):
                 return
             assert slopes is not None
             episode.move(slopes, self._gamma(t, episode, moving))
+            if relay is not None:
+                relay.step(self.step_size)  # type: ignore[arg-type]
 
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """With the energy at the end, which must not be above its start."""
