@@ -19,7 +19,7 @@ class Energy:
     #: Whether both slopes are zero where ``x = u``, so that the node rests until it is reached.
     rests = False
     #: Whether all that pulls there, if it does not rest, is a prior. Back-propagation counts it
-    #: in the loss, and Z-IL lets it wait until the node is reached.
+    #: in the loss, Z-IL lets it wait until the node is reached, and inference learning can.
     waits = False
 
     @abstractmethod
