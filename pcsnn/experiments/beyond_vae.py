@@ -51,8 +51,8 @@ class VAEConfiguration(Configuration):
     # The paper compares two architectures, and gives neither: hidden layers of the encoder.
     architectures: tuple[tuple[PositiveInt, ...], ...] = ((256,), (256, 128))
     steps: PositiveInt = 32
-    # The size of a step is ours: the largest of 0.0003, 0.001, 0.003, … whose update of a trained
-    # network points less than 35 degrees away from back-propagation's at every layer.
+    # The size of a step is ours: the largest of 0.0003, 0.001, 0.002, 0.004 whose update of a
+    # trained network is within 35 degrees of back-propagation's at every layer.
     step_size: PositiveFloat = 0.001
     learning_rate: PositiveFloat = 0.0001
     # The optimiser is ours, Adam, since small steps hand down errors of the order of γ^k, and it
