@@ -18,7 +18,7 @@ from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
-from pcsnn.predictive.relay import Relay
+from pcsnn.predictive.relay import Relay, shortest
 from pcsnn.rules import DivergenceError, Report
 
 
@@ -121,7 +121,7 @@ class InferenceLearning(LocalRule):
 
 def _tell_too_few(episode: Episode, steps: int) -> None:
     """An error comes down one stage a step: say where too few steps leave weights as they are."""
-    first = nearest(episode)
+    first = [*shortest(episode.origin, episode.hidden), 0]
     if steps >= max(first):
         return
     node = min((k for k, own in enumerate(first) if own <= steps))
@@ -130,15 +130,6 @@ def _tell_too_few(episode: Episode, steps: int) -> None:
         f"which do not learn; {max(first)} are needed",
         stacklevel=6,
     )
-
-
-def nearest(episode: Episode) -> list[int]:
-    """How many steps it takes until an error first reaches each node, the output's own 0 last."""
-    first = [0] * (episode.hidden + 1)
-    for k in range(episode.hidden, -1, -1):  # nodes are read by later ones only
-        for j in episode.origin.reads_nodes(k):
-            first[j] = min(first[j] or first[k] + 1, first[k] + 1)
-    return first
 
 
 def _fastest(slopes: Sequence[Error], episode: Episode) -> Tensor:
