@@ -82,7 +82,7 @@ def test_processes_side_by_side_give_the_same_record(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["run", "nosuch"], "experiment must be one of backprop-mnist, il-distance"),
+        (["run", "nosuch"], "experiment must be one of backprop-mnist, beyond-classification"),
         (["show", "nosuch"], "experiment must be one of"),
         (["run", "mnist-facts", "--scale", "huge"], "scale must be one of smoke, laptop, paper"),
         (["run", "mnist-facts", "--scale", "paper"], "which has no 'paper'"),
