@@ -27,6 +27,9 @@ class IncrementalInferenceLearning(LocalRule):
     ``.grad`` gets their whole way, divided by it, and ``torch.optim.SGD`` with the same
     learning rate ends where the rule did.
 
+    A position without a label (-1) has values as well, which stay where they are while their
+    predictions move with the weights, so that there, unlike with the other rules, it does learn.
+
     Args:
         loss: the energy of the clamped output.
         feedback: matrices in the place of the transposed weights; those that learn do so at
