@@ -562,3 +562,21 @@ def test_a_simulation_refuses_ways_of_unequal_length():
     with pytest.raises(ValueError, match=r"is \[1, 2\] stages below the output, by different ways"):
         pcsnn.ZIL(loss, literal=True)(network, inputs, y)
     assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_weights_that_change_once_at_the_end_have_learnt_what_inference_learning_teaches(step):
+    """Where everything is predicted anew, too, a change of the mean is one of the mean."""
+    _, inputs, y, _, _ = MODULES["families"]
+    found = []
+    for rule in (
+        pcsnn.InferenceLearning("cross_entropy", steps=4, step_size=0.05, on_divergence="allow"),
+        pcsnn.IncrementalInferenceLearning(
+            "cross_entropy", steps=5, every=5, step_size=0.05, on_divergence="allow"
+        ),
+    ):
+        torch.manual_seed(0)
+        network = Families(0.0).double().stepping(step)
+        rule(network, *inputs, y)
+        found.append(network)
+    assert worst(found[1], found[0]) <= 1e-9

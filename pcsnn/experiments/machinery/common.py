@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from pcsnn import data
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.rules import LearningRule
 from pcsnn.training import History, train
+from pcsnn.training.doors import Metric
+from pcsnn.training.evaluation import ACCURACY
 
 
 class Length(Protocol):
@@ -53,8 +55,11 @@ def train_run(
     setting: Setting,
     context: Context,
     after_epoch: Callable[[History], object] | None = None,
+    metrics: Mapping[str, Metric] = ACCURACY,
 ) -> History:
     """Train as one run of an experiment: resumable, and ended where numbers are not finite.
+
+    After each epoch it is measured on the second of ``parts``, by ``metrics``.
 
     Raises:
         KeyboardInterrupt: when it was interrupted.
@@ -69,6 +74,7 @@ def train_run(
         batch_size=length.batch_size,
         seed=setting.seed or 0,
         validation=test,
+        metrics=metrics,
         progress=False,
         checkpoint=context.checkpoint,
         after_epoch=after_epoch,
