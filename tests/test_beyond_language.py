@@ -122,6 +122,21 @@ def test_many_changes_are_plain_descent_at_each_step(corpus):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_all_that_change_weights_often_begin_at_the_same_function(corpus):
+    x, found = corpus.val.inputs[:5], []
+    for setting in beyond_language.settings(SMOKE):
+        if setting.values["part"] == "updates":
+            method = setting.values["method"]
+            network = language_model(method, SMOKE, 0, "cpu")
+            drawn = log_probabilities(method, network(x))
+            beyond_language._warm(SMOKE, setting, network, corpus)
+            found.append(log_probabilities(method, network(x)))
+            assert not torch.allclose(found[-1], drawn, atol=1e-3)
+    assert len(found) == 6
+    for other in found[1:]:
+        assert torch.allclose(other, found[0], rtol=0, atol=1e-5)
+
+
 # How it is measured
 
 
