@@ -97,7 +97,7 @@ def train_tokenizer(
         root: a folder to search in place of the one that ``$PCSNN_DATA`` names.
 
     Raises:
-        TypeError, ValueError: as :func:`sentences` and :meth:`Tokenizer.train`.
+        TypeError, ValueError: as :func:`sentences` and training a tokenizer do.
         DataMissingError, DataCorruptedError: as :func:`sentences`.
     """
     return Tokenizer.train(sentences(name, "train", root=root), vocabulary)

@@ -36,17 +36,11 @@ FINDINGS = {
 
 
 class Finding(NamedTuple):
-    """Something that is not local.
+    """Something that is not local."""
 
-    Attributes:
-        kind: one of :data:`FINDINGS`.
-        what: parameters, or values, by name.
-        nodes: those that it has to do with.
-    """
-
-    kind: str
-    what: tuple[str, ...]
-    nodes: tuple[str, ...]
+    kind: str  # one of FINDINGS
+    what: tuple[str, ...]  # parameters, or values, by name
+    nodes: tuple[str, ...]  # those that it has to do with
 
     def __str__(self) -> str:
         return f"{_and(self.what)}: {FINDINGS[self.kind].format(nodes=_and(self.nodes))}"

@@ -68,7 +68,7 @@ def _exp(mean: float) -> float:
 
 
 perplexity = OfMean(surprise, _exp)
-"""exp of the mean cross-entropy over all labels, of logits: between how many the network wavers."""
+"""Between how many tokens the network wavers, from its logits, exp of the mean cross-entropy."""
 
 ACCURACY: Mapping[str, Metric] = {"accuracy": accuracy}
 
