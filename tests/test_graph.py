@@ -362,11 +362,17 @@ def test_back_propagation_s_matrix_is_that_of_its_gradients():
     assert {n for n, row in zip(report.parameters, report.learns, strict=True) if row[-1]} == filled
 
 
+def found_in(network):
+    report = check_locality(network, x, y)
+    assert not report.local  # whatever it is that was found
+    return report
+
+
 def test_a_weight_of_two_stages_is_shared():
     def way(m, x):
         return m.two(m.b(m.one(torch.tanh(m.a(m.one(x))))))
 
-    report = check_locality(Way(way, "gaussian", "gaussian"), x, y)
+    report = found_in(Way(way, "gaussian", "gaussian"))
     assert report.findings == (Finding("shared", ("one.weight", "one.bias"), ("a", "b")),)
     assert report.learns[0].tolist() == [True, True, False]
     assert "shared by the stages of a and b" in str(report)
@@ -374,7 +380,7 @@ def test_a_weight_of_two_stages_is_shared():
 
 def test_an_energy_of_two_nodes_is_shared():
     energy = Gaussian("learned", units=5).double()
-    report = check_locality(Way(chain, energy, energy), x, y)
+    report = found_in(Way(chain, energy, energy))
     assert report.findings == (Finding("shared", ("a.energy.log_variance",), ("a", "b")),)
 
 
@@ -385,7 +391,7 @@ def test_what_goes_past_a_node_is_found():
         u = m.one(x)
         return m.three(m.b(m.two(m.a(u)) + u))
 
-    report = check_locality(Way(way, "gaussian", "gaussian"), x, y)
+    report = found_in(Way(way, "gaussian", "gaussian"))
     assert report.findings == (Finding("through", ("one.weight", "one.bias"), ("a", "b")),)
     assert "computes what the stages of a and b all read" in str(report)
 
@@ -395,7 +401,7 @@ def test_what_two_nodes_read_without_a_node_between_is_found():
         h = torch.tanh(m.one(x))
         return m.three(m.a(h) + m.b(m.two(h)))
 
-    report = check_locality(Way(way, "gaussian", "gaussian"), x, y)
+    report = found_in(Way(way, "gaussian", "gaussian"))
     assert report.findings == (Finding("through", ("one.weight", "one.bias"), ("a", "b")),)
 
 
@@ -405,7 +411,7 @@ def test_what_goes_past_a_node_without_a_graph_is_found():
         v = m.two(m.a(u))
         return m.three(m.b(v) + u.detach() + v.detach())
 
-    report = check_locality(Way(way, "gaussian", "gaussian"), x, y)
+    report = found_in(Way(way, "gaussian", "gaussian"))
     assert report.findings == (
         Finding(
             "unseen",

@@ -186,11 +186,10 @@ def _uncut(network: nn.Module, x: Inputs, episode: Episode) -> Reach:
 
 
 def _deviation(episode: Episode, k: int) -> Tensor:
-    """Of a hidden value from its prediction; none where logits are masked."""
+    """Of a hidden value from its prediction; masked logits stay at −∞."""
     u = episode.origin.u(k)
     generator = torch.Generator().manual_seed(k)
-    drawn = torch.randn(u.shape, dtype=u.dtype, generator=generator).to(u.device)
-    return drawn.masked_fill(torch.isneginf(u), 0)
+    return torch.randn(u.shape, dtype=u.dtype, generator=generator).to(u.device)
 
 
 def _matrices(
@@ -269,7 +268,7 @@ def _unseen(
         if found:
             yield Finding("unseen", (name,), found)
     for j, name in enumerate(nodes[:-1]):
-        d = torch.randn_like(look.u(j)).masked_fill(torch.isneginf(look.u(j)), 0)
+        d = torch.randn_like(look.u(j))
         readers = [node.name for node in graph.nodes if name in node.reads]
         if found := others([d if k == j else None for k in range(hidden)], readers):
             yield Finding("unseen", (f"the value of {name}",), found)
