@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.admission import admit_input, copies_of, parameter_of
+from pcsnn.energies import Energy
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.episode import look_at, put_back
 from pcsnn.predictive.looks import Error, Look
@@ -129,7 +130,7 @@ def of(network: nn.Module, x: Inputs) -> Graph:
     reads = [list(look.reads_nodes(k)) for k in range(len(names))]
     ways, after = _ways(reads), _first_errors(reads, [e.rests for e in look.energies])
     of_inputs = [  # an input's stages up are one more than those of what reads it
-        tuple(sorted({1 + n for k in reading for n in ways[k]})) for reading in readers
+        tuple(sorted({1 + n for k in stages for n in ways[k]})) for stages in readers
     ]
     nodes = [
         Node(end, "", _sample(part, samples), (), (), (), up, None)
@@ -137,23 +138,13 @@ def of(network: nn.Module, x: Inputs) -> Graph:
     ]
     called = {id(p): name for name, p in network.named_parameters()}
     for k, name in enumerate(names):
-        below = [end for end, reading in zip(ends, readers, strict=True) if k in reading]
+        below = [end for end, stages in zip(ends, readers, strict=True) if k in stages]
         energy = look.energies[k] if k < len(look.energies) else None
-        held: list[nn.Parameter] = []
-        if isinstance(energy, nn.Module):
-            held = list(energy.parameters())
-        nodes.append(
-            Node(
-                name,
-                "loss" if energy is None else energy.name,
-                tuple(look.u(k).shape[samples:]),
-                (*below, *(names[j] for j in reads[k])),
-                tuple(called[id(p)] for p in look.parameters(k)),
-                tuple(called[id(p)] for p in held if p.requires_grad),
-                ways[k],
-                after[k],
-            )
-        )
+        paid, size = "loss" if energy is None else energy.name, tuple(look.u(k).shape[samples:])
+        reading = (*below, *(names[j] for j in reads[k]))
+        learns = tuple(called[id(p)] for p in look.parameters(k))
+        own = tuple(called[id(p)] for p in _own(energy))
+        nodes.append(Node(name, paid, size, reading, learns, own, ways[k], after[k]))
     taught = {name for node in nodes for name in (*node.learns, *node.own)}
     return Graph(tuple(nodes), tuple(n for n in called.values() if n not in taught))
 
@@ -162,6 +153,13 @@ def names_of(look: Look) -> list[str]:
     """The hidden nodes by their names, and last the output."""
     hidden = range(len(look.energies))
     return [*(look.describe(k).removeprefix("the value node ") for k in hidden), OUTPUT]
+
+
+def _own(energy: Energy | None) -> list[nn.Parameter]:
+    """The parameters of an energy that learn."""
+    if not isinstance(energy, nn.Module):
+        return []
+    return [p for p in energy.parameters() if p.requires_grad]
 
 
 @contextmanager
