@@ -12,16 +12,25 @@ from torch import nn
 import pcsnn
 from pcsnn import plotting
 from pcsnn.drawn import agree
-from pcsnn.energies import Categorical, Gaussian, NegativeLogLikelihood, OutputEnergy
+from pcsnn.energies import (
+    STEPS,
+    Categorical,
+    DiagonalGaussian,
+    Gaussian,
+    NegativeLogLikelihood,
+    OutputEnergy,
+)
 from pcsnn.ensembles import stack
 from pcsnn.likelihood import as_loss
+from pcsnn.models.vae import vae
 from pcsnn.nodes import ValueNode
 from pcsnn.predictive import graph as graphs
 from pcsnn.predictive.dense import DensePoint
 from pcsnn.predictive.episode import Episode
-from pcsnn.predictive.graph import Graph
+from pcsnn.predictive.graph import Graph, unchanged
 from pcsnn.predictive.graph import of as graph_of
 from pcsnn.predictive.locality import Finding, check_locality
+from pcsnn.predictive.traces import predicted_by
 from pcsnn.rules import accumulate
 
 DOUBLE = torch.float64
@@ -209,6 +218,22 @@ def test_looking_leaves_the_network_and_the_generator_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_a_node_that_draws_or_steps_in_its_mean_is_looked_at_as_it_runs():
+    for step in STEPS:
+        network = vae(6, 3, (5,), bottleneck=DiagonalGaussian(3, step=step))
+        images = torch.rand(4, 6, generator=torch.Generator().manual_seed(1))
+        generator = network.bottleneck.energy.generator
+        state = generator.get_state()
+        assert graph_of(network, images)["the output"].reads == ("decoder.2",)
+        assert check_locality(network, images, images).local
+        assert torch.equal(generator.get_state(), state)
+        with unchanged(network):
+            seen = predicted_by(network, images)
+        with unchanged(network):
+            expected = network(images)
+        assert torch.allclose(seen[-1], expected)
 
 
 @pytest.mark.parametrize(

@@ -164,14 +164,18 @@ def _own(energy: Energy | None) -> list[nn.Parameter]:
 
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
-    """What runs within moves neither moving averages nor PyTorch's random generators."""
+    """What runs within moves neither moving averages nor generators, PyTorch's or its own."""
     kept = [(b, b.clone()) for b in network.buffers()]
+    found = [getattr(module, "generator", None) for module in network.modules()]
+    own = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
     device = parameter_of(network).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             put_back(kept)
+            for generator, state in own:
+                generator.set_state(state)
 
 
 def differ(a: Tensor, b: Tensor) -> bool:

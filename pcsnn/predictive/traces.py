@@ -19,9 +19,11 @@ class _Noting:
         self.predicted: list[Tensor] = []
 
     def meet(self, node: ValueNode, u: Tensor) -> Tensor:
+        """Note the prediction, and go on from the value."""
+        energy = node.energy.begin(u.detach())
         self.predicted.append(u)
-        x = u if self.values is None else self.values[len(self.predicted) - 1]
-        return node.energy.hand_on(x).clone()  # for what works in place above
+        x = energy.rest(u) if self.values is None else self.values[len(self.predicted) - 1]
+        return energy.hand_on(x).clone()  # for what works in place above
 
 
 def predicted_by(
