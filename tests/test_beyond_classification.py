@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from pcsnn import data
 from pcsnn.energies import Categorical, Gaussian
 from pcsnn.experiments import beyond_classification, beyond_grid, load_record
-from pcsnn.experiments.classifiers import METHODS, MODELS, classifier, methods_of, rule_of, split
+from pcsnn.experiments.classifiers import (
+    METHODS,
+    MODELS,
+    classifier,
+    methods_of,
+    rule_of,
+    shuffled,
+    split,
+)  # fmt: skip
 from tests.toy_experiment import recorded
 
 DIGITS = data.load("digits", "train", dtype=torch.float64)
@@ -59,6 +69,24 @@ def test_what_is_held_out_is_not_learnt_from():
     assert len(learning) + len(held_out) == len(DIGITS)
     assert torch.equal(torch.cat([learning.inputs, held_out.inputs]), DIGITS.inputs)
     assert held_out.split == "validation"
+
+
+def test_a_part_of_what_lies_sorted_holds_every_class():
+    order = DIGITS.labels.argsort(stable=True)
+    lying = dataclasses.replace(DIGITS, inputs=DIGITS.inputs[order], labels=DIGITS.labels[order])
+    assert len(lying.take(300).labels.unique()) < 10  # as cifar10-jpeg's
+    for part in split(shuffled(lying), 300, 300):
+        assert len(part.labels.unique()) == 10
+    again, once = shuffled(lying), shuffled(lying)
+    assert torch.equal(again.inputs, once.inputs)
+
+
+def test_only_what_was_not_learnt_from_is_called_held_out(tmp_path):
+    recorded(tmp_path, beyond_classification.EXPERIMENT)
+    record = load_record("beyond-classification", "smoke", tmp_path)
+    for run in record.runs:
+        chosen = run.setting.values["part"] == "optimiser"
+        assert ("held_out_accuracy" in run.values) == chosen
 
 
 @pytest.mark.parametrize("module", [beyond_grid, beyond_classification])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from pcsnn import data
@@ -19,6 +20,7 @@ from pcsnn.energies import Categorical
 from pcsnn.initialisation import initialise
 from pcsnn.networks import Network, mlp
 from pcsnn.predictive.inference_learning import InferenceLearning
+from pcsnn.randomness import as_generator
 from pcsnn.rules import LearningRule
 
 MODELS = ("M1", "M2", "M3")
@@ -100,6 +102,12 @@ def rule_of(model: str, method: str, steps: int, step_size: float) -> LearningRu
         return Backprop(loss)
     # An episode whose energy has risen teaches all the same: the accuracy says what it was worth.
     return InferenceLearning(loss, steps=steps, step_size=step_size, on_divergence="allow")
+
+
+def shuffled(training: data.Dataset) -> data.Dataset:
+    """In one order for all: some datasets lie sorted by class, and a part has to hold every one."""
+    order = torch.randperm(len(training), generator=as_generator(0)).to(training.device)
+    return replace(training, inputs=training.inputs[order], labels=training.labels[order])
 
 
 def split(training: data.Dataset, count: int, held_out: int) -> tuple[data.Dataset, data.Dataset]:
