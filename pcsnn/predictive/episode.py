@@ -140,9 +140,9 @@ class Episode:
             return self.energy.mean(self.output, self.y)
         return self._mean(self.energy.value(self.output, self.y))
 
-    def start(self) -> Tensor:
-        """``F`` of the forward pass: the loss, and what nodes pay where they are predicted."""
-        total = self.loss()
+    def start(self, loss: Tensor) -> Tensor:
+        """``F`` of the forward pass: its loss, and what nodes pay where they are predicted."""
+        total = loss
         for k, energy in enumerate(self.origin.energies):
             if not self.unit[k]:
                 u = self.origin.u(k)

@@ -82,7 +82,7 @@ class IncrementalInferenceLearning(LocalRule):
         parameters = self._learning(network)
         kept = [p.clone() for p in parameters]
         episode = self._present(network, x, y, energy)
-        start = episode.start()
+        start = episode.start(episode.loss())
         for moment in self.timetable(episode):
             self._ascend(episode, [moment], learning_rate)
         end = episode.energies(episode.errors()).sum(dim=-1)
@@ -116,7 +116,7 @@ class IncrementalInferenceLearning(LocalRule):
         kept = [p.clone() for p in parameters]
         episode = self._present(network, x, y, energy)
         episode.forget()
-        start = episode.start()
+        start = episode.start(episode.loss())
         if not bool(torch.isfinite(start).all()):
             explain_non_finite(network, x, y)
         for moment in self.timetable(episode):

@@ -96,7 +96,7 @@ class InferenceLearning(LocalRule):
         energy = episode.energies(moments[-1].errors).sum(dim=-1)
         # With feedback of its own inference is no descent, and the energy may well rise.
         if self.on_divergence == "raise" and self.feedback is None:
-            start = episode.start()
+            start = episode.start(found.loss)
             if has_risen(energy, start):
                 self._explain_rise(episode, start)
         return replace(found, energy=energy, steps=steps)
