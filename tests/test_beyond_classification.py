@@ -89,6 +89,18 @@ def test_only_what_was_not_learnt_from_is_called_held_out(tmp_path):
         assert ("held_out_accuracy" in run.values) == chosen
 
 
+def test_a_curve_goes_from_before_the_first_update_to_after_the_last(tmp_path):
+    recorded(tmp_path, beyond_classification.EXPERIMENT)
+    record = load_record("beyond-classification", "smoke", tmp_path)
+    c = beyond_classification.EXPERIMENT.configurations["smoke"]
+    for run in record.select(part="figure"):
+        curve = run.curves["accuracy"]
+        assert len(curve) == c.points * c.epochs[0] + 1
+        assert curve[0] < 0.2  # ten classes, nothing learnt
+    for run in record.select(part="optimiser"):
+        assert len(run.curves["accuracy"]) == 1
+
+
 @pytest.mark.parametrize("module", [beyond_grid, beyond_classification])
 def test_a_smoke_run_is_recorded(module, tmp_path):
     recorded(tmp_path, module.EXPERIMENT)

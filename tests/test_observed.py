@@ -8,7 +8,7 @@ from pcsnn.data import load
 from pcsnn.experiments import Setting, learning_rates, learning_rules
 from pcsnn.experiments.machinery import common
 from pcsnn.experiments.machinery.base import Context
-from pcsnn.experiments.observed import Observed
+from pcsnn.experiments.observed import Followed, Observed
 from pcsnn.rules import Report
 from pcsnn.training import History
 
@@ -78,3 +78,35 @@ def test_every_rate_has_every_seed():
     found = learning_rates.settings(configuration)
     assert len(found) == len({setting.name for setting in found}) == 5 * 2 * 4 * 2
     assert sorted({setting.seed for setting in found}) == [3, 4]
+
+
+def test_a_followed_rule_measures_before_every_so_many_updates_and_goes_on_where_it_was():
+    """What it writes down is what the loop would have seen there, interrupted or not."""
+    digits, test = load("digits").take(90), load("digits", "test").take(50)
+
+    def start():
+        network = pcsnn.mlp([64, 10], seed=0)
+        return network, torch.optim.SGD(network.parameters(), lr=0.1)
+
+    expected = []
+    network, sgd = start()
+    for batch in range(9):
+        if batch % 4 == 0:
+            expected.append(pcsnn.training.evaluate(network, test)["accuracy"])
+        rows = slice(10 * batch, 10 * batch + 10)
+        sgd.zero_grad()
+        pcsnn.Backprop()(network, digits.inputs[rows], digits.labels[rows])
+        sgd.step()
+    network, sgd = start()
+    followed = Followed(pcsnn.Backprop(), test, 4)
+    for batch in range(9):
+        if batch == 5:
+            state = followed.state_dict()
+            followed = Followed(pcsnn.Backprop(), test, 4)
+            followed.load_state_dict(state)
+        rows = slice(10 * batch, 10 * batch + 10)
+        sgd.zero_grad()
+        followed(network, digits.inputs[rows], digits.labels[rows])
+        sgd.step()
+    assert followed.accuracy == expected
+    assert len(set(expected)) > 1  # it has learnt in between

@@ -7,6 +7,7 @@ the two energies of M3 exchanged alone, and another optimiser, each with a rate 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,6 +18,7 @@ from pcsnn import data
 from pcsnn.experiments.classifiers import METHODS, classifier, methods_of, rule_of, shuffled, split
 from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.experiments.machinery.common import checksums, datasets, significant, train_run
+from pcsnn.experiments.observed import Followed
 from pcsnn.training import evaluate
 
 OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
@@ -45,8 +47,9 @@ class ClassificationConfiguration(Configuration):
     batch_size: PositiveInt = 128
     held_out: PositiveInt = 5_000
     # The whole training set of the first dataset; of the second a part, several times over.
-    samples: tuple[PositiveInt, ...] = (60_000, 12_800)
+    samples: tuple[PositiveInt, ...] = (60_000, 25_600)
     epochs: tuple[PositiveInt, ...] = (2, 2)
+    points: PositiveInt = 7  # of a curve, in each epoch
     # Optimisers: M2 on a part of the first dataset.
     few: PositiveInt = 12_800
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
@@ -103,18 +106,24 @@ def execute(
     learning, held_out = _parts(c, setting, shuffled(training))
     network = classifier(model, method, training, c.width, setting.seed or 0)
     step_size = c.step_sizes[f"{model} {method}"] if METHODS[method].infers else 1.0
+    length = _length(c, setting)
+    rule = rule_of(model, method, c.steps, step_size)
+    followed = Followed(rule, test, _every(c, len(learning)))
     history = train_run(
         network,
-        rule_of(model, method, c.steps, step_size),
+        followed if held_out is None else rule,
         OPTIMISERS[str(v["optimiser"])](network.parameters(), lr=float(v["rate"])),
-        (learning, test), _length(c, setting), setting, context,
+        (learning, test), length, setting, context,
     )  # fmt: skip
+    accuracy = history.curves.get("test_accuracy", [])
     values: dict[str, JsonValue] = {}
-    if held_out is not None:
+    if held_out is None:  # from before the first update to after the last
+        accuracy = followed.accuracy + ([] if history.diverged else accuracy[-1:])
+    else:
         found = evaluate(network, held_out, loss=None)["accuracy"]
-        values = {"held_out_accuracy": significant(found)}
+        values["held_out_accuracy"] = significant(found)
     return Outcome(
-        curves={"accuracy": history.curves.get("test_accuracy", [])},
+        curves={"accuracy": accuracy},
         values=values,
         datasets=checksums(training, test),
         seconds=sum(history.seconds),
@@ -132,6 +141,11 @@ def _parts(
     return training.take(min(samples, len(training))), None
 
 
+def _every(c: ClassificationConfiguration, samples: int) -> int:
+    """Updates from one point of a curve to the next."""
+    return math.ceil(math.ceil(samples / c.batch_size) / c.points)
+
+
 def _length(c: ClassificationConfiguration, setting: Setting) -> Length:
     if setting.values["part"] == "optimiser":
         return Length(1, c.batch_size)
@@ -144,7 +158,8 @@ EXPERIMENT = Experiment(
     configurations={
         "smoke": ClassificationConfiguration(
             datasets=("digits",), width=16, steps=4, held_out=200, samples=(400,), epochs=(2,),
-            few=400, rates={"adam": (1e-3,), "sgd": (0.1,)}, seeds=(0,), learning_rate=1e-3,
+            points=2, few=400, rates={"adam": (1e-3,), "sgd": (0.1,)}, seeds=(0,),
+            learning_rate=1e-3,
         ),
         "laptop": ClassificationConfiguration(),
         "paper": ClassificationConfiguration(samples=(60_000, 50_000), epochs=(20, 20)),

@@ -1,4 +1,4 @@
-"""A learning rule under observation: its energy, and the angle of its updates, by epoch."""
+"""Learning rules under observation: energy and angles by epoch, accuracy between epochs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pcsnn.data import Dataset
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import angle
 from pcsnn.rules import DivergenceError, Inputs, LearningRule, Report
+from pcsnn.training import evaluate
 
 
 class Observed:
@@ -92,3 +93,38 @@ class Observed:
 
 def _energy(report: Report) -> Tensor:
     return report.loss if report.energy is None else report.energy
+
+
+class Followed:
+    """A rule whose network is measured before every so many updates, within an epoch too.
+
+    ``accuracy`` is that on the test samples before update 0, ``every``, 2 ``every``, …
+
+    It has a state, which goes into the checkpoint of :func:`pcsnn.train`.
+
+    Args:
+        rule: what is called.
+        test: the samples on which the network is measured.
+        every: so many updates.
+    """
+
+    def __init__(self, rule: LearningRule, test: Dataset, every: int) -> None:
+        self.rule, self.test, self.every = rule, test, every
+        self.loss = getattr(rule, "loss", None)
+        self.accuracy: list[float] = []
+        self.updates = 0
+
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
+        """Fill ``.grad`` as the rule does."""
+        if self.updates % self.every == 0:
+            self.accuracy.append(evaluate(network, self.test, loss=None)["accuracy"])
+        self.updates += 1
+        return self.rule(network, x, y)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has written down so far."""
+        return {"accuracy": self.accuracy, "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
+        self.accuracy, self.updates = list(state["accuracy"]), state["updates"]
