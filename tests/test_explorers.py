@@ -9,8 +9,9 @@ import tomllib
 import pytest
 import torch
 
-from pcsnn import explorers, mlp
+from pcsnn import data, explorers, mlp
 from pcsnn.explorers import Choice, Slider, Steps
+from pcsnn.models.vae import vae
 
 from . import book_notebooks as stored
 from .conftest import ROOT
@@ -28,7 +29,15 @@ def test_an_explorer_has_a_picture_words_and_sliders():
     assert bundle["image/png"]
 
 
-EXPLORERS = pytest.mark.parametrize("make", [explorers.lif, explorers.inference])
+def a_plane(**changes):
+    """The explorer of a network that has learnt nothing, which is as good to draw."""
+    network = vae(
+        **({"inputs": 64, "latent": 2, "hidden": (12,), "dtype": torch.float64} | changes)
+    )
+    return explorers.latent(network, data.load("digits", "test", dtype=torch.float64))
+
+
+EXPLORERS = pytest.mark.parametrize("make", [explorers.lif, explorers.inference, a_plane])
 
 
 @EXPLORERS
@@ -177,3 +186,40 @@ def test_inference_shows_a_network_with_nothing_to_learn():
     network = mlp([2, 3, 2], "tanh", init="zeros")
     html = explorers.inference(network, X, Y).to_html()
     assert "nan" not in html.lower().replace("nan_", "")
+
+
+# --- the latent plane --------------------------------------------------------------------------
+
+
+def test_a_plane_shows_what_the_network_decodes():
+    network = vae(64, 2, (12,), dtype=torch.float64, seed=3)
+    digits = data.load("digits", "test", dtype=torch.float64)
+    told = data_of(explorers.latent(network, digits).to_html())
+    assert (told["side"], len(told["pictures"]), told["labels"]) == (
+        8, 169, digits.labels[:100].tolist(),
+    )  # fmt: skip
+    with torch.no_grad():
+        codes = network.encode(digits.inputs[:100])[0]
+        for z, place in (((-3.0, -3.0), 0), ((3.0, -3.0), 12), ((-2.5, -2.0), 2 * 13 + 1)):
+            expected = 9 * network.decode(torch.tensor([z], dtype=torch.float64))[0]
+            found = torch.tensor([int(grey) for grey in told["pictures"][place]])
+            assert (found - expected).abs().max() <= 0.5 + 1e-9
+    assert torch.tensor(told["codes"]).sub(codes).abs().max() <= 0.005 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"latent": 3}, "network must have 2 latent units to be drawn, not 3"),
+        ({"inputs": 63}, "the images must be square, not of 63 pixels"),
+        ({"inputs": 49}, "x must have 49 columns, not 64"),
+    ],
+)
+def test_a_plane_refuses_what_it_cannot_show(changes, complaint):
+    with pytest.raises(ValueError, match=f"^{complaint}"):
+        a_plane(**changes)
+
+
+def test_a_plane_is_of_a_vae():
+    with pytest.raises(TypeError, match="network must be a VAE, not a Linear"):
+        explorers.latent(torch.nn.Linear(2, 2), data.load("digits", "test"))

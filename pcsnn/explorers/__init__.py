@@ -8,7 +8,8 @@ the same closed forms, whenever a slider is moved. Nothing is loaded from anywhe
 from __future__ import annotations
 
 from pcsnn.explorers.inference import inference
+from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
 from pcsnn.explorers.page import Choice, Explorer, Panel, Slider, Steps, Table
 
-__all__ = ["Choice", "Explorer", "Panel", "Slider", "Steps", "Table", "inference", "lif"]
+__all__ = ["Choice", "Explorer", "Panel", "Slider", "Steps", "Table", "inference", "latent", "lif"]

@@ -1,0 +1,125 @@
+"""The explorer of a latent plane: what it shows is what the network decodes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pcsnn import data, explorers
+from pcsnn.models.vae import vae
+
+from ..conftest import CHAPTERS
+from .audit import violations
+
+pytestmark = pytest.mark.browser
+
+LATENT = "[data-explorer=latent]"
+NETWORK = vae(64, 2, (12,), dtype=torch.float64, seed=3)
+DIGITS = data.load("digits", "test", dtype=torch.float64)
+with torch.no_grad():  # so that pictures differ, and cover the greys
+    NETWORK.decoder[-1].weight *= 8
+
+
+@pytest.fixture
+def explore(visit, tmp_path):
+    """Open the explorer on a page of its own, from a file."""
+
+    def _explore(**options):
+        style = (CHAPTERS / "_static" / "book.css").read_text(encoding="utf-8")
+        file = tmp_path / "explorer.html"
+        file.write_text(
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>Codes</title>"
+            "<meta name='viewport' content='width=device-width'>"
+            f"<style>{style}</style><body style='margin:0 1rem'><main><h1>Codes</h1>"
+            f"{explorers.latent(NETWORK, DIGITS).to_html()}</main></html>",
+            encoding="utf-8",
+        )
+        page = visit(file.as_uri(), **options)
+        if "theme" in options:
+            page.evaluate(f"document.documentElement.dataset.theme = '{options['theme']}'")
+        return page
+
+    return _explore
+
+
+def greys(page):
+    """The grey of each pixel in the right panel, from where its square was painted."""
+    found = torch.zeros(8, 8, dtype=torch.int64)
+    box = page.locator(f"{LATENT} [data-box]").nth(1).get_attribute("data-box")
+    left, right, bottom, top, *_ = map(float, box.split())
+    for grey in range(1, 10):
+        d = page.locator(f"{LATENT} [id$='-grey{grey}'] path").get_attribute("d")
+        for square in d.split("M")[1:]:
+            if square.count("L") < 3:  # a grey that no pixel has
+                continue
+            x, y = map(float, square.split("L")[0].replace("z", "").split())
+            column, row = (
+                round(8 * (x - left) / (right - left)),
+                round(8 * (y - top) / (bottom - top)),
+            )
+            assert found[row, column] == 0  # no pixel twice
+            found[row, column] = grey
+    return found
+
+
+def told(page):
+    return page.locator(f"{LATENT} [role=status]").inner_text()
+
+
+def test_it_shows_what_the_network_decodes(explore):
+    page = explore()
+    with torch.no_grad():
+        codes = NETWORK.encode(DIGITS.inputs[:100])[0].numpy().round(2)
+    for z in ((0.0, 0.0), (-3.0, 3.0), (1.5, -0.5)):
+        page.locator(f"{LATENT} form").evaluate(
+            """(form, z) => {
+                form.elements.z1.value = z[0];
+                form.elements.z2.value = z[1];
+                form.dispatchEvent(new Event("input", { bubbles: true }));
+            }""",
+            z,
+        )
+        with torch.no_grad():
+            decoded = 9 * NETWORK.decode(torch.tensor([z], dtype=torch.float64))[0]
+        assert (greys(page).flatten() - decoded).abs().max() <= 0.5 + 1e-9
+        nearest = DIGITS.labels[((codes - z) ** 2).sum(1).argmin()]
+        shown = [f"{value:g}".replace("-", "−") for value in z]
+        assert told(page) == (
+            f"z = ({shown[0]}, {shown[1]}): the nearest of these 100 codes is that of a {nearest}."
+        )
+    assert len(greys(page).unique()) > 3
+
+
+def test_it_is_moved_by_keys_and_by_a_click_and_reset(explore):
+    page = explore()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.get_by_label("latent unit z1").focus()
+    page.keyboard.press("ArrowRight")
+    assert told(page).startswith("z = (0.5, 0): ")
+    plane = page.locator(f"{LATENT} svg").first
+    box = plane.bounding_box()
+    plane.click(position={"x": box["width"] - 3, "y": box["height"] / 2})  # beyond the plane
+    assert told(page).startswith("z = (3, ")
+    page.get_by_role("button", name="Start again").press("Enter")
+    page.wait_for_function(
+        "() => document.querySelector('.readout').textContent.includes('(0, 0)')"
+    )
+    assert page.faults + said == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1300])
+def test_it_is_accessible_and_fits(explore, theme, width):
+    page = explore(theme=theme, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for control in page.locator(f"{LATENT} :is(button, [type=range])").all():
+        assert control.bounding_box()["height"] >= 24
+    assert violations(page) == []
+
+
+def test_it_is_a_complete_figure_without_a_script(explore):
+    page, live = explore(java_script_enabled=False), explore()
+    assert not page.locator(f"{LATENT} form").is_visible()
+    assert told(page) == told(live)
+    assert torch.equal(greys(page), greys(live))
