@@ -9,8 +9,9 @@ import tomllib
 import pytest
 import torch
 
-from pcsnn import data, explorers, mlp
+from pcsnn import InferenceLearning, data, explorers, mlp
 from pcsnn.explorers import Choice, Slider, Steps
+from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 
 from . import book_notebooks as stored
@@ -37,7 +38,9 @@ def a_plane(**changes):
     return explorers.latent(network, data.load("digits", "test", dtype=torch.float64))
 
 
-EXPLORERS = pytest.mark.parametrize("make", [explorers.lif, explorers.inference, a_plane])
+EXPLORERS = pytest.mark.parametrize(
+    "make", [explorers.lif, explorers.inference, a_plane, lambda: a_settling()]
+)
 
 
 @EXPLORERS
@@ -194,17 +197,17 @@ def test_inference_shows_a_network_with_nothing_to_learn():
 def test_a_plane_shows_what_the_network_decodes():
     network = vae(64, 2, (12,), dtype=torch.float64, seed=3)
     digits = data.load("digits", "test", dtype=torch.float64)
-    told = data_of(explorers.latent(network, digits).to_html())
-    assert (told["side"], len(told["pictures"]), told["labels"]) == (
-        8, 169, digits.labels[:100].tolist(),
-    )  # fmt: skip
+    frames = data_of(explorers.latent(network, digits).to_html())["frames"]
+    assert len(frames) == 169
     with torch.no_grad():
-        codes = network.encode(digits.inputs[:100])[0]
+        codes = network.encode(digits.inputs[:100])[0].numpy().round(2)
         for z, place in (((-3.0, -3.0), 0), ((3.0, -3.0), 12), ((-2.5, -2.0), 2 * 13 + 1)):
             expected = 9 * network.decode(torch.tensor([z], dtype=torch.float64))[0]
-            found = torch.tensor([int(grey) for grey in told["pictures"][place]])
-            assert (found - expected).abs().max() <= 0.5 + 1e-9
-    assert torch.tensor(told["codes"]).sub(codes).abs().max() <= 0.005 + 1e-9
+            told, cells = frames[place]
+            assert (torch.tensor([int(grey) for grey in cells]) - expected).abs().max() < 0.5 + 1e-9
+            nearest = digits.labels[((codes - z) ** 2).sum(1).argmin()]
+            at = f"{z[0]:g}, {z[1]:g}".replace("-", "−")
+            assert told == f"z = ({at}): the nearest of these 100 codes is that of a {nearest}."
 
 
 @pytest.mark.parametrize(
@@ -223,3 +226,52 @@ def test_a_plane_refuses_what_it_cannot_show(changes, complaint):
 def test_a_plane_is_of_a_vae():
     with pytest.raises(TypeError, match="network must be a VAE, not a Linear"):
         explorers.latent(torch.nn.Linear(2, 2), data.load("digits", "test"))
+
+
+# --- attention ---------------------------------------------------------------------------------
+
+WORDS = ("one", "two", "three", "four")
+
+
+def a_settling(network=None, x=None, words=WORDS, **options):
+    """The explorer of a small transformer."""
+    if network is None:
+        network = transformer(9, 6, 8, seed=2, dtype=torch.float64, **options)
+    rule = InferenceLearning("cross_entropy", steps=3, step_size=0.5, on_divergence="allow")
+    x = torch.tensor([[1, 2, 3, 4]]) if x is None else x
+    return explorers.attention(network, rule, x, (x + 1) % 9, words)
+
+
+def test_attention_shows_each_step_of_the_inference():
+    network = transformer(9, 6, 8, step="natural", seed=2, dtype=torch.float64)
+    frames = data_of(a_settling(network).to_html())["frames"]
+    rule = InferenceLearning("cross_entropy", steps=3, step_size=0.5, on_divergence="allow")
+    x = torch.tensor([[1, 2, 3, 4]])
+    states = [torch.softmax(s.values[0][0, 0], -1) for s in rule.watch(network, x, (x + 1) % 9)]
+    assert len(frames) == len(states) == 4
+    largest = max(float((s - states[0]).abs().max()) for s in states)
+    assert largest > 1e-3
+    for t, (told, reads, more, less) in enumerate(frames):
+        move = (states[t] - states[0]) / largest
+        for cells, expected in ((reads, states[t]), (more, move), (less, -move)):
+            found = torch.tensor([int(c) for c in cells]).view(4, 4)
+            assert (found - 9 * expected.clamp_min(0)).abs().max() <= 0.5 + 1e-9
+        assert told.startswith(f"t = {t}: ")
+    assert frames[0][2] == frames[0][3] == "0" * 16
+    i, j = divmod(int((states[3] - states[0]).abs().argmax()), 4)
+    assert f"“{WORDS[i]}” (row {i + 1}) reads “{WORDS[j]}” (column {j + 1}), from " in frames[3][0]
+    assert f"to {states[3][i, j]:.3f}." in frames[3][0]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "complaint"),
+    [
+        ({"words": WORDS[:3]}, ValueError, "words must be 4, one for each token, not 3"),
+        ({"x": torch.ones(2, 4, dtype=torch.int64)}, ValueError, "x must be one sentence"),
+        ({"attention": "gaussian"}, ValueError, "must have a categorical node"),
+        ({"network": torch.nn.Linear(2, 2)}, TypeError, "must be a Transformer, not a Linear"),
+    ],
+)
+def test_attention_refuses_what_it_cannot_show(given, error, complaint):
+    with pytest.raises(error, match=complaint):
+        a_settling(**given)

@@ -1,15 +1,20 @@
 """Figures with sliders for the book's pages and for notebooks.
 
 An explorer is drawn by the package at its starting values and is a complete figure as it
-stands. Where scripts run, one small script takes the picture over and draws it again, from
-the same closed forms, whenever a slider is moved. Nothing is loaded from anywhere.
+stands. Where scripts run, one small script takes the picture over and draws it again whenever a
+slider is moved: from the same closed forms, or from what was computed beforehand for each place of
+the slider. Nothing is loaded from anywhere.
 """
 
 from __future__ import annotations
 
+from pcsnn.explorers.attention import attention
 from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
 from pcsnn.explorers.page import Choice, Explorer, Panel, Slider, Steps, Table
 
-__all__ = ["Choice", "Explorer", "Panel", "Slider", "Steps", "Table", "inference", "latent", "lif"]
+__all__ = [
+    "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
+    "attention", "inference", "latent", "lif",
+]  # fmt: skip

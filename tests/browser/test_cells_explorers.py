@@ -1,11 +1,12 @@
-"""The explorer of a latent plane: what it shows is what the network decodes."""
+"""The explorers of cells, a latent plane and an attention: they show what the package computes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pcsnn import data, explorers
+from pcsnn import InferenceLearning, data, explorers
+from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 
 from ..conftest import CHAPTERS
@@ -13,7 +14,7 @@ from .audit import violations
 
 pytestmark = pytest.mark.browser
 
-LATENT = "[data-explorer=latent]"
+CELLS = "[data-explorer=cells]"
 NETWORK = vae(64, 2, (12,), dtype=torch.float64, seed=3)
 DIGITS = data.load("digits", "test", dtype=torch.float64)
 with torch.no_grad():  # so that pictures differ, and cover the greys
@@ -45,10 +46,10 @@ def explore(visit, tmp_path):
 def greys(page):
     """The grey of each pixel in the right panel, from where its square was painted."""
     found = torch.zeros(8, 8, dtype=torch.int64)
-    box = page.locator(f"{LATENT} [data-box]").nth(1).get_attribute("data-box")
+    box = page.locator(f"{CELLS} [data-box]").nth(1).get_attribute("data-box")
     left, right, bottom, top, *_ = map(float, box.split())
     for grey in range(1, 10):
-        d = page.locator(f"{LATENT} [id$='-grey{grey}'] path").get_attribute("d")
+        d = page.locator(f"{CELLS} [id$='-grey{grey}'] path").get_attribute("d")
         for square in d.split("M")[1:]:
             if square.count("L") < 3:  # a grey that no pixel has
                 continue
@@ -63,7 +64,7 @@ def greys(page):
 
 
 def told(page):
-    return page.locator(f"{LATENT} [role=status]").inner_text()
+    return page.locator(f"{CELLS} [role=status]").inner_text()
 
 
 def test_it_shows_what_the_network_decodes(explore):
@@ -71,7 +72,7 @@ def test_it_shows_what_the_network_decodes(explore):
     with torch.no_grad():
         codes = NETWORK.encode(DIGITS.inputs[:100])[0].numpy().round(2)
     for z in ((0.0, 0.0), (-3.0, 3.0), (1.5, -0.5)):
-        page.locator(f"{LATENT} form").evaluate(
+        page.locator(f"{CELLS} form").evaluate(
             """(form, z) => {
                 form.elements.z1.value = z[0];
                 form.elements.z2.value = z[1];
@@ -97,7 +98,7 @@ def test_it_is_moved_by_keys_and_by_a_click_and_reset(explore):
     page.get_by_label("latent unit z1").focus()
     page.keyboard.press("ArrowRight")
     assert told(page).startswith("z = (0.5, 0): ")
-    plane = page.locator(f"{LATENT} svg").first
+    plane = page.locator(f"{CELLS} svg").first
     box = plane.bounding_box()
     plane.click(position={"x": box["width"] - 3, "y": box["height"] / 2})  # beyond the plane
     assert told(page).startswith("z = (3, ")
@@ -113,13 +114,36 @@ def test_it_is_moved_by_keys_and_by_a_click_and_reset(explore):
 def test_it_is_accessible_and_fits(explore, theme, width):
     page = explore(theme=theme, width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for control in page.locator(f"{LATENT} :is(button, [type=range])").all():
+    for control in page.locator(f"{CELLS} :is(button, [type=range])").all():
         assert control.bounding_box()["height"] >= 24
     assert violations(page) == []
 
 
 def test_it_is_a_complete_figure_without_a_script(explore):
     page, live = explore(java_script_enabled=False), explore()
-    assert not page.locator(f"{LATENT} form").is_visible()
+    assert not page.locator(f"{CELLS} form").is_visible()
     assert told(page) == told(live)
     assert torch.equal(greys(page), greys(live))
+
+
+def test_the_attention_of_each_step_is_shown(visit, tmp_path):
+    """The other explorer of cells: what its slider shows is what its frames say."""
+    network = transformer(9, 6, 8, step="natural", seed=2, dtype=torch.float64)
+    x = torch.tensor([[1, 2, 3, 4]])
+    rule = InferenceLearning("cross_entropy", steps=3, step_size=0.5, on_divergence="allow")
+    made = explorers.attention(network, rule, x, (x + 1) % 9, ("one", "two", "<three>", "four"))
+    file = tmp_path / "attention.html"
+    file.write_text(f"<!doctype html><meta charset='utf-8'>{made.to_html()}", encoding="utf-8")
+    page = visit(file.as_uri())
+    assert "<three>" in page.locator(f"{CELLS} svg text").all_text_contents()[2].strip()
+    for t, (words, *layers) in reversed(list(enumerate(made.data["frames"]))):
+        assert told(page) == words
+        for name, cells in zip(("reads", "more", "less"), layers, strict=True):
+            painted = sum(
+                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
+                for level in range(1, 10)
+            )
+            assert painted == 16 - cells.count("0")
+        page.get_by_label("inference step t").press("ArrowLeft")
+        assert told(page).startswith(f"t = {max(t - 1, 0)}: ")
+    assert page.faults == []
