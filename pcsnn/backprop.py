@@ -129,6 +129,7 @@ class Backprop(Rule):
             nothing, for many networks as one of which some may diverge.
 
     Example:
+        >>> x, y = torch.rand(20, 64), torch.randint(10, (20,))
         >>> network = pcsnn.mlp([64, 32, 10])
         >>> report = pcsnn.Backprop(loss="cross_entropy")(network, x, y)  # fills .grad
     """

@@ -73,8 +73,8 @@ def lenet(
 
     Example:
         >>> network = lenet((1, 8, 8))
-        >>> digits = load("digits", flatten=False)
-        >>> ZIL("cross_entropy")(network, digits.inputs, digits.labels)
+        >>> digits = pcsnn.data.load("digits", flatten=False)
+        >>> report = pcsnn.ZIL("cross_entropy")(network, digits.inputs, digits.labels)
     """
     if isinstance(image, str) or not isinstance(image, Sequence) or len(image) != 3:
         raise TypeError(f"image must be (channels, height, width), not {image!r}")

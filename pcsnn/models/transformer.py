@@ -3,8 +3,8 @@
 The paper takes BERT's architecture and masks the future: the embeddings of token and position are
 summed and normalised, and each block adds to its stream ``h``, and normalises, twice:
 
-    h ← norm(h + W_o Σ_j p_ij v_j),    p = softmax(q kᵀ / √d),    j ≤ i,
-    h ← norm(h + W_down x),            x = f(W_up h).
+- ``h ← norm(h + W_o Σ_j p_ij v_j)`` with ``p = softmax(q kᵀ / √d)`` over ``j ≤ i``,
+- ``h ← norm(h + W_down x)`` with ``x = f(W_up h)``.
 
 A predictive coding network holds values at ``p`` (as the logits before it), at ``x``, and at what
 the vocabulary's projection is given. The stream itself is held nowhere else: a stage reads the
@@ -168,9 +168,11 @@ def transformer(
             divide the width, and names that are not known.
 
     Example:
-        >>> network = transformer(8001)
-        >>> logits = network(tokens)  # (B, T) to (B, T, 8001)
-        >>> InferenceLearning("cross_entropy", steps=5)(network, tokens[:, :-1], tokens[:, 1:])
+        >>> tokens, network = torch.randint(8001, (4, 33)), transformer(8001, step="natural")
+        >>> network(tokens[:, :-1]).shape
+        torch.Size([4, 32, 8001])
+        >>> rule = pcsnn.InferenceLearning("cross_entropy", steps=5, step_size=0.05)
+        >>> report = rule(network, tokens[:, :-1], tokens[:, 1:])
     """
     sizes = {"vocabulary": vocabulary, "context": context, "width": width, "blocks": blocks}
     for name, size in {**sizes, "heads": heads}.items():

@@ -125,10 +125,12 @@ def vae(
             known, energies too many or too few.
 
     Example:
-        >>> network = vae(784, 16, (256, 64))
-        >>> InferenceLearning(steps=32)(network, x, x)  # the target is the input
+        >>> x, network = torch.rand(20, 784), vae(784, 16, (256, 64))
+        >>> rule = pcsnn.InferenceLearning(steps=32, step_size=0.001, prior_waits=True)
+        >>> report = rule(network, x, x)  # the target is the input
         >>> mean, log_variance = network.encode(x)
-        >>> pictures = network.sample(8, generator=0)
+        >>> network.sample(8, generator=0).shape
+        torch.Size([8, 784])
     """
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise TypeError(f"hidden must be a sequence of whole numbers, not {hidden!r}")

@@ -44,6 +44,7 @@ class ZIL(LocalRule):
             could diverge. A tensor ``(K,)`` gives each of K networks as one its own.
 
     Example:
+        >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
         >>> network = pcsnn.mlp([784, 32, 32, 10], "sigmoid")
         >>> report = pcsnn.ZIL()(network, x, y)  # fills .grad with back-propagation's gradient
     """
