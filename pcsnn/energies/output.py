@@ -59,7 +59,8 @@ class OutputEnergy(Energy):
         if self._squares:
             error = x - u
         elif self._softmax:
-            error = x - torch.softmax(u, dim=-1) * x.sum(dim=-1, keepdim=True)
+            total = x.sum(dim=-1, keepdim=True)
+            error = torch.addcmul(x, torch.softmax(u, dim=-1), total, value=-1)
         else:
             prediction = self.read_out(u)
             error = -self.read_out.backward(u, self.loss.gradient(prediction, x), prediction)

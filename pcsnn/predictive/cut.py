@@ -240,6 +240,10 @@ class CutLook:
         energy = self.energies[k] if k < len(self.energies) else _OUTPUT
         return energy.change(self._predicted[k], origin._predicted[k])
 
+    def since(self, k: int, origin: CutLook) -> Tensor:
+        """``u`` as it was computed: nothing finer is known of a change."""
+        return self._predicted[k]
+
     def reads(self, k: int) -> Reads:
         """The nodes and parameters that the graph of stage ``k`` ends in."""
         if k not in self._reads:

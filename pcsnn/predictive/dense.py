@@ -201,6 +201,11 @@ class DenseLook:
         energy = self.energies[k] if k < len(self.energies) else None
         return by if energy is None or energy.passes else energy.change(now.u, then.u, by)
 
+    def since(self, k: int, origin: DenseLook) -> Tensor:
+        """``u₀ + W (a − a₀)``."""
+        by = self.change(k, origin)
+        return origin.u(k) if by is None else origin.u(k) + by
+
     def reads_nodes(self, k: int) -> Sequence[int]:
         """The one below."""
         return (k - 1,) if k else ()

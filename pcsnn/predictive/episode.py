@@ -189,17 +189,19 @@ class Episode:
 
     def errors(self) -> list[Error]:
         """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""
+        self.look = self.origin  # the logits of a text are large: none are kept beside the new ones
         self.look = self.origin.moved(self.deviations[: self.hidden], anew=self.plastic)
-        c = self.changes = [self._change(k) for k in range(self.hidden + 1)]
-        self.deltas = [_minus(d, change) for d, change in zip(self.deviations, c, strict=False)]
+        self.deltas = [_minus(d, self.change(k)) for k, d in enumerate(self.deviations)]
         errors = [self.error_of(k, delta) for k, delta in enumerate(self.deltas)]
         if self.y is not None:
-            u = self.output if c[-1] is None else self.output + c[-1]
+            last = self.hidden
+            u = self.look.u(last) if self.plastic else self.look.since(last, self.origin)
             errors.append(self.energy.error(u, self.y))
         put_back(self._buffers)
         return errors
 
-    def _change(self, k: int) -> Error:
+    def change(self, k: int) -> Error:
+        """How far the prediction of node ``k`` has moved from the forward pass."""
         if not self.plastic:
             return self.look.change(k, self.origin)
         if k == self.hidden or self.unit[k]:

@@ -85,6 +85,7 @@ class InferenceLearning(LocalRule):
                 return
             assert slopes is not None
             episode.move(slopes, self._gamma(t, episode, moving))
+            del errors, slopes
             if relay is not None:
                 relay.step(self.step_size)  # type: ignore[arg-type]
 

@@ -234,6 +234,7 @@ class LocalRule(Rule):
             steps = moment.t
             if moment.learns:
                 moments.append(moment)
+            del moment  # before the next look is taken: two at a time would be twice the memory
         return moments, steps
 
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:

@@ -58,6 +58,10 @@ class Look(Protocol):
         """``u − u₀`` of stage ``k`` since another look."""
         ...
 
+    def since(self, k: int, origin: Any) -> Tensor:
+        """``u`` of stage ``k``, with the small differences from another look where it has them."""
+        ...
+
     def reads_nodes(self, k: int) -> Sequence[int]:
         """The nodes that stage ``k`` reads."""
         ...

@@ -239,7 +239,8 @@ class FaZIL(LocalRule):
         phi = Detector(episode.hidden + 1, self.detection_window, at_rest=self.at_rest, steps=steps)
         for t in range(steps + 1):
             errors = episode.errors()
-            fired = phi.fires(errors, episode.changes)
+            changes = [episode.change(k) for k in range(episode.hidden + 1)]
+            fired = phi.fires(errors, changes)
             learns: dict[int, Error] = {k: e for k, e in enumerate(fired) if e is not None}
             yield Moment.of(t, episode, errors, learns)
             if t < steps:
