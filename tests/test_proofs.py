@@ -256,6 +256,7 @@ def test_the_page_proves_its_theorems(capsys):
     [
         ("back(l, p, a, zero) == zero", "zero == zero", "nothing before the front"),
         ("γ(zero) == zero", "L >= 1", "nothing before the front"),
+        ("L >= 1", "And(L >= 1, L < 1)", "contradicts itself"),
         ("x(l, 0) == y(l)", "x(l, 1) == y(l)", "nothing before the front, at 0"),
         ("τ(l) == l", "τ(l) == l + 1", "theorem 3.2"),
         ("τ(l) == l", "τ(l) == 0", "nothing before the front"),
