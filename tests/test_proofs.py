@@ -15,13 +15,9 @@ from pcsnn import proofs
 from pcsnn.comparisons import CheckError
 from pcsnn.proofs import ProofError, by_induction, interpret, prove, refute
 
-from .conftest import CHAPTERS, missing
+from .conftest import CHAPTERS
 
-try:
-    import z3
-except ImportError:
-    missing("z3 is not installed: pip install pcsnn[proof]")
-    z3 = pytest.importorskip("z3")
+z3 = pytest.importorskip("z3")
 
 PAGE = CHAPTERS / "03-5-3c-all-networks.md"
 n, m = z3.Ints("n m")
