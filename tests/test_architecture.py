@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a room may import from its own floor and from those above it in this list.
 FLOORS = [
-    {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting", "verification"},
+    {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting",
+     "verification", "proofs"},
     {"data"},
     {"likelihood", "activations", "initialisation", "batchnorm"},
     {"networks", "plain", "chains", "ensembles", "energies", "nodes"},
