@@ -631,6 +631,7 @@ def test_inputs_that_are_no_shares_are_refused():
         SpikingPredictiveCoding()(made, x + 1, y)
 
 
+@pytest.mark.filterwarnings("ignore:layers")  # the layer above is silent, too
 @pytest.mark.parametrize(
     ("bias", "sentence"),
     [
@@ -645,3 +646,71 @@ def test_layers_that_say_nothing_are_told_of(bias, sentence):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SpikingPredictiveCoding()(spiking(), x, y)
+
+
+# --- event-coded Z-IL ---
+
+
+def q(e, theta):
+    return theta * torch.sign(e) * torch.floor(e.abs() / theta)
+
+
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("theta", [0.01, 0.05, 0.2])
+def test_event_coded_zil_is_back_propagation_with_each_error_cut_to_events(theta, literal):
+    made, (x, y) = network(activation="tanh", scale=1), batch()
+    z, a = [], [x]
+    with torch.no_grad():
+        for layer in made.layers:
+            z.append(layer.linear(a[-1]))
+            a.append(torch.tanh(z[-1]))
+        e = [q(y - torch.softmax(z[-1], 1), theta)]
+        for k in (2, 1):
+            back = (1 - torch.tanh(z[k - 1]) ** 2) * (e[0] @ made.layers[k].linear.weight)
+            e.insert(0, q(back, theta))
+    rule = pcsnn.ZIL("cross_entropy", literal=literal, messages=SigmaDelta(theta))
+    found = gradients(rule, made, x, y)
+    agree(found[::2], [-ek.T @ ak / 5 for ek, ak in zip(e, a, strict=False)], 1e-12)
+    assert any((ek == 0).any() for ek in e)
+
+
+def test_as_the_threshold_falls_its_updates_become_back_propagations():
+    made, (x, y) = network(activation="tanh", scale=1), batch()
+    expected = gradients(pcsnn.Backprop(loss="cross_entropy"), made, x, y)
+    found = [
+        max(
+            relative_error(a, b)
+            for a, b in zip(
+                gradients(pcsnn.ZIL("cross_entropy", messages=m), made, x, y), expected, strict=True
+            )
+        )
+        for m in (SigmaDelta(1e-3), SigmaDelta(1e-6), SigmaDelta(1e-9), Graded())
+    ]
+    assert found[0] > 1e-4
+    assert all(b < 1e-2 * a for a, b in itertools.pairwise(found))
+    assert found[-1] < 1e-14
+
+
+def test_a_sample_whose_errors_stay_below_the_threshold_teaches_nothing():
+    made, (x, y) = network(activation="tanh"), batch()
+    rule = pcsnn.ZIL("cross_entropy", messages=SigmaDelta(0.9))
+    assert not any(g.any() for g in gradients(rule, made, x, y))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"messages": Pairs()}, "messages must tell an error at once, as SigmaDelta does; Pairs"),
+        ({"messages": "events"}, r"messages must be a pcsnn\.spiking\.SigmaDelta, not str"),
+    ],
+)
+def test_messages_that_take_time_are_refused(options, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        pcsnn.ZIL(**options)
+
+
+def test_the_kernel_does_not_know_messages():
+    made, (x, y) = network(activation="tanh"), batch()
+    rule = pcsnn.ZIL("cross_entropy", messages=SigmaDelta(), engine="kernel")
+    with pytest.raises(ValueError, match="engine='kernel' cannot run this: the kernel does not kn"):
+        rule(made, x, y)

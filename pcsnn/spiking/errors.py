@@ -55,6 +55,17 @@ class Messages(ABC):
     ) -> tuple[tuple[Tensor, ...], Told]:
         """One step of ``dt`` seconds: the new state, and what is told of ``ε``, ``(B, n)``."""
 
+    def at_once(self, error: Tensor) -> Told:
+        """All that is told of an error that has just come, where that takes no time.
+
+        Raises:
+            ValueError: for messages that take time: rates.
+        """
+        raise ValueError(
+            f"messages must tell an error at once, as SigmaDelta does; {type(self).__name__} "
+            "tell it in a rate, which takes time"
+        )
+
     def admit(self, dt: float, dtype: torch.dtype) -> None:  # noqa: B027
         """Refuse a step, in seconds, that the neurons cannot take."""
 
@@ -71,7 +82,11 @@ class Graded(Messages):
         self, state: tuple[Tensor, ...], error: Tensor, dt: float
     ) -> tuple[tuple[Tensor, ...], Told]:
         """``ε̂ = ε``."""
-        return state, Told(error, torch.zeros_like(error))
+        return state, self.at_once(error)
+
+    def at_once(self, error: Tensor) -> Told:
+        """``ε̂ = ε``."""
+        return Told(error, torch.zeros_like(error))
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,10 @@ class SigmaDelta(Messages):
         events = torch.trunc(error / self.threshold - said)
         said = said + events
         return (said,), Told(self.threshold * said, events.abs())
+
+    def at_once(self, error: Tensor) -> Told:
+        """``ε̂ = θ ⌊|ε|/θ⌋`` with the sign of ``ε``: all events at the first instant."""
+        return self.send(self.start(error), error, 0.0)[1]
 
 
 #: The ways to tell errors, by name, each with its usual settings.
