@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 VALUES = ("spikes", "graded")
 INPUTS = ("constant", "poisson", "bernoulli", "regular")
-_FILTER, _SMOOTH = LowPass(0.005), LowPass(0.01)
+_FILTER, _SMOOTH = LowPass(0.005), LowPass(0.02)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SpikingPredictiveCoding(Rule):
     input: str = "constant"
     synapse: Synapse = _FILTER
     output_synapse: Synapse = _SMOOTH
-    free: float = 0.02
+    free: float = 0.04
     taught: float = 0.02
     window: float = 0.02
     dt: float = 0.001
