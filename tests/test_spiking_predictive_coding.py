@@ -31,6 +31,7 @@ from pcsnn.spiking import (
 )
 from pcsnn.spiking.derivatives import DERIVATIVES
 from pcsnn.spiking.errors import MESSAGES
+from pcsnn.training.checkpoints import describe_rule
 from tests.strategies import DEVICES, relative_error
 
 SIZES = (6, 8, 7, 3)
@@ -421,6 +422,38 @@ def test_draws_go_on_where_a_checkpoint_left_them():
     )
     other.load_state_dict(state)
     agree(gradients(other, made, x, y), expected, 1e-15)
+
+
+def test_a_checkpoint_knows_the_settings_of_messages_and_synapses():
+    options = [
+        {},
+        {"messages": Pairs(5)},
+        {"messages": Pairs(6)},
+        {"messages": SigmaDelta(0.2)},
+        {"synapse": LowPass(0.004)},
+        {"derivative": Boxcar(0.4)},
+    ]
+    told_of = {describe_rule(SpikingPredictiveCoding(**some)) for some in options}
+    assert len(told_of) == len(options)
+
+
+@pytest.mark.parametrize("messages", ["pairs", SigmaDelta(0.2)])
+def test_the_usual_loop_trains_it_and_goes_on_from_a_checkpoint(tmp_path, messages):
+    train = data.load("digits", "test", normalise="unit")
+
+    def run(epochs, checkpoint=None):
+        made = network((64, 20, 10), dtype=torch.float32, scale=1.0)
+        feedback = pcsnn.Feedback.random(made, 1, learn=True)
+        rule = SpikingPredictiveCoding(messages=messages, feedback=feedback, input="poisson")
+        learning = [*made.parameters(), *feedback.parameters()]
+        optimiser = torch.optim.SGD(learning, lr=0.1)
+        options = {"batch_size": 100, "seed": 0, "checkpoint": checkpoint}
+        pcsnn.train(made, rule, optimiser, train, epochs=epochs, **options)
+        return learning
+
+    through = run(2)
+    run(1, tmp_path / "half.pt")
+    assert all(map(torch.equal, run(2, tmp_path / "half.pt"), through))
 
 
 def test_feedback_of_its_own_is_feedback_alignment_in_the_graded_limit():
