@@ -378,6 +378,14 @@ def test_what_is_learnt_is_the_mean_product_of_errors_and_traces(coding):
         agree(found[2 * k : 2 * k + 2], [W, b], 1e-12)
 
 
+def test_the_report_is_of_the_free_phase_alone():
+    made, (x, y) = spiking(), batch()
+    rule = SpikingPredictiveCoding(coupling=1.0)
+    free = [now.predictions[-1] for now in rule.watch(made, x, y) if now.t < rule.free + 1e-9]
+    assert len(free) == 40
+    agree([rule(made, x, y).prediction], [torch.stack(free).mean(0)], 1e-12)
+
+
 def test_a_step_is_the_call_and_gradient_descent():
     made, (x, y) = spiking(), batch()
     other = copy.deepcopy(made)
