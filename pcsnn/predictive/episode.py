@@ -17,7 +17,7 @@ moved at all is ``None``: exactly zero, and nothing is computed for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -260,12 +260,19 @@ class Episode:
             else:
                 self.deviations[k] = d.add(slope, alpha=gamma)
 
-    def front(self, step_size: float | Tensor) -> list[Error]:
+    def front(
+        self, step_size: float | Tensor, told: Callable[[Error], Error] | None = None
+    ) -> list[Error]:
         """The error of every node when it first reaches it, the output's first.
 
         A node's error has come down all ways from the output; what the nodes behind do
         meanwhile is of no consequence to it, and is left out. A node with a prior, which pulls
         at it from the first, moves when it is reached, and not before.
+
+        Args:
+            step_size: γ.
+            told: what error nodes say, where that is not their error itself. It is what is
+                found, and what is handed back.
         """
         origin, last = self.origin, self.hidden
         errors: list[Error] = [None] * (last + 1)
@@ -280,7 +287,7 @@ class Episode:
                     d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
                 back[k] = d
                 errors[k] = self.error_of(k, back[k], origin)
-            error = errors[k]
+            error = errors[k] = errors[k] if told is None else told(errors[k])
             if error is not None and k > 0:
                 for j, handed in origin.back(k, error, self.feedback[k - 1]):
                     back[j] = _plus(handed, back[j])

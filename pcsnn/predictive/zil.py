@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, AWAKE, Plan
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size
 from pcsnn.predictive.looks import Error, per_copy
+
+if TYPE_CHECKING:
+    from pcsnn.spiking.errors import Messages
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class ZIL(LocalRule):
         step_size: γ. Other than 1 breaks C3: layer ``l`` learns ``γ^(L−l)`` times as fast,
             however large γ is, and nothing bounds it: each layer learns once, before anything
             could diverge. A tensor ``(K,)`` gives each of K networks as one its own.
+        messages: how error nodes tell their errors, to the layer below and to the weights: a
+            :class:`pcsnn.spiking.SigmaDelta` of the threshold ``θ`` sends ``⌊|ε|/θ⌋`` events.
+            One layer's error is told, or not, before the next one's can come: a silent node is
+            an exact zero, which rates never are. As ``θ`` falls, back-propagation's updates.
 
     Example:
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
@@ -51,13 +58,27 @@ class ZIL(LocalRule):
 
     literal: bool = False
     step_size: float | Tensor = 1.0
+    messages: Messages | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         admit_step_size(self.step_size)
+        if self.messages is not None:
+            if not hasattr(self.messages, "at_once"):
+                kind = type(self.messages).__name__
+                raise TypeError(f"messages must be a pcsnn.spiking.SigmaDelta, not {kind}")
+            self.messages.at_once(torch.zeros(1))  # in which those that take time refuse
+
+    def told(self, error: Error) -> Error:
+        """What an error node says."""
+        if self.messages is None or error is None:
+            return error
+        return self.messages.at_once(error).meaning
 
     def plan(self, network: nn.Module) -> Plan | str:
         """Each layer's error at its own time, or the front alone."""
+        if self.messages is not None:
+            return "the kernel does not know messages"
         steps = len(network.nodes)  # type: ignore[arg-type]
         return Plan(steps, self.step_size, AT_OWN_TIME if self.literal else AT_FRONT)
 
@@ -66,14 +87,14 @@ class ZIL(LocalRule):
         waits = all(e.rests or e.waits for e in episode.origin.energies)
         if self.literal or not waits or any(d is not None for d in episode.deviations):
             return None
-        errors = episode.front(per_copy(self.step_size))
+        errors = episode.front(per_copy(self.step_size), self.told)
         return Moment.of(0, episode, errors, dict(enumerate(errors)))
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Node ``k`` learns when the error first reaches it: so many steps as it is deep (C2)."""
         due = depths(episode)
         for t in range(max(due) + 1):
-            errors = episode.errors()
+            errors = [self.told(error) for error in episode.errors()]
             learns = {k: errors[k] for k, own in enumerate(due) if own == t}
             yield Moment.of(t, episode, errors, learns)
             if t < max(due):

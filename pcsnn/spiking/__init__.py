@@ -9,8 +9,14 @@ A network whose activation is a firing rate is trained like any other, and then 
     snn = spiking.convert(network.eval())
     result = spiking.simulate(snn, images, duration=1.0, dt=0.001)
     labels = spiking.most_spikes(result)
+
+Or it learns in spikes, for values and for errors (thesis 3.5)::
+
+    rule = spiking.SpikingPredictiveCoding(messages="pairs", derivative="boxcar")
+    report = rule(network, x, y)            # fills .grad, like any other rule
 """
 
+from pcsnn.spiking.circuit import Circuit, Instant, Wiring, loop_limit
 from pcsnn.spiking.coding import bernoulli, latency, poisson, rate_of, regular
 from pcsnn.spiking.conversion import (
     ConversionError,
@@ -19,7 +25,10 @@ from pcsnn.spiking.conversion import (
     convert,
     fuse_batch_norm,
 )
+from pcsnn.spiking.derivatives import Boxcar
+from pcsnn.spiking.errors import Graded, Messages, Pairs, SigmaDelta, Told
 from pcsnn.spiking.events import Events
+from pcsnn.spiking.learning import SpikingPredictiveCoding
 from pcsnn.spiking.lif import LIF, State, integrate, spike_times, step
 from pcsnn.spiking.rasters import raster
 from pcsnn.spiking.rates import LIFRate, NoisyLIFRate, rate, smoothed_rate
@@ -30,16 +39,26 @@ from pcsnn.spiking.synapses import Alpha, LowPass, Synapse, estimate_rate
 __all__ = [
     "LIF",
     "Alpha",
+    "Boxcar",
+    "Circuit",
     "ConversionError",
     "Events",
+    "Graded",
+    "Instant",
     "LIFRate",
     "LowPass",
+    "Messages",
     "NoisyLIFRate",
+    "Pairs",
+    "SigmaDelta",
     "Simulation",
     "SpikingLayer",
     "SpikingNetwork",
+    "SpikingPredictiveCoding",
     "State",
     "Synapse",
+    "Told",
+    "Wiring",
     "bernoulli",
     "convert",
     "decision_time",
@@ -49,6 +68,7 @@ __all__ = [
     "fuse_batch_norm",
     "integrate",
     "latency",
+    "loop_limit",
     "most_spikes",
     "poisson",
     "raster",

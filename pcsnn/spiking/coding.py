@@ -10,7 +10,7 @@ are zero, so they are kept as :class:`~pcsnn.spiking.events.Events`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,17 @@ class Coding:
     def gain(self, t_ref: float) -> float:
         """What a spike is worth: ``gain · spikes/dt`` estimates ``x``. Without spikes, 1."""
         return t_ref if self.spikes else 1.0
+
+    def activity(
+        self, x: Tensor, steps: int, dt: float, t_ref: float, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """What each step is given, ``(B, n)``: spikes as the density ``gain · s/dt``, or ``x``."""
+        encoded = self.encode(x, steps, dt, t_ref, generator)
+        for t in range(steps):
+            if isinstance(encoded, Events):
+                yield self.gain(t_ref) / dt * encoded.dense(t, t + 1, dtype=x.dtype)[0]
+            else:
+                yield x
 
 
 #: How an input can be presented, by name.

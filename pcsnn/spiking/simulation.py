@@ -179,9 +179,11 @@ def _steps(
 ) -> tuple[int, int, list[int]]:
     """Times as whole numbers of steps: the duration, the onset, the checkpoints."""
     validate.positive("dt", dt)
-    steps = _whole("duration", validate.positive("duration", duration), dt)
-    first = _whole("onset", onset, dt)
-    at = [steps] if checkpoints is None else [_whole("checkpoints", c, dt) for c in checkpoints]
+    steps = whole_steps("duration", validate.positive("duration", duration), dt)
+    first = whole_steps("onset", onset, dt)
+    at = (
+        [steps] if checkpoints is None else [whole_steps("checkpoints", c, dt) for c in checkpoints]
+    )
     if first >= steps:
         raise ValueError(f"onset must lie before the duration, {duration} s, not at {onset} s")
     if not at or at != sorted(set(at)) or at[0] <= first or at[-1] > steps:
@@ -189,7 +191,8 @@ def _steps(
     return steps, first, at
 
 
-def _whole(name: str, time: float, dt: float) -> int:
+def whole_steps(name: str, time: float, dt: float) -> int:
+    """A time as a number of steps, in a sentence that names it where it is not a whole one."""
     steps = round(validate.non_negative(name, time) / dt)
     if not math.isclose(steps * dt, time, rel_tol=1e-9, abs_tol=1e-12):
         raise ValueError(f"{name} must be a whole number of steps of {dt} s, not {time} s")

@@ -55,6 +55,11 @@ class Synapse(ABC):
         validate.positive("area", self.area)
         validate.one_of("scheme", self.scheme, SCHEMES)
 
+    @property
+    @abstractmethod
+    def delay(self) -> float:
+        """How late the output is, on average, in seconds: ``∫ t h(t) dt / ∫ h(t) dt``."""
+
     @abstractmethod
     def kernel(self, t: Tensor) -> Tensor:
         """The response ``h(t)`` to a unit impulse at time 0, in 1/s; zero before it."""
@@ -121,6 +126,11 @@ class Synapse(ABC):
 class LowPass(Synapse):
     """The first-order low-pass filter, ``h(t) = e^{−t/τ}/τ``. State: ``(y,)``."""
 
+    @property
+    def delay(self) -> float:
+        """``τ``."""
+        return self.tau
+
     def kernel(self, t: Tensor) -> Tensor:
         """``area · e^{−t/τ}/τ``, and zero for ``t < 0``."""
         s = validate.tensor("t", t).clamp(min=0) / self.tau
@@ -143,6 +153,11 @@ class LowPass(Synapse):
 @dataclass(frozen=True)
 class Alpha(Synapse):
     """The alpha filter, ``h(t) = t/τ² · e^{−t/τ}``: largest at ``t = τ``. State: ``(x, y)``."""
+
+    @property
+    def delay(self) -> float:
+        """``2τ``: two filters."""
+        return 2 * self.tau
 
     @staticmethod
     def as_printed(tau_s: float, tau_a: float) -> Alpha:

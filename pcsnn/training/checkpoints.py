@@ -150,11 +150,12 @@ def describe_rule(rule: object) -> str:
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    """Numbers and words as they are, tensors as lists, losses by their names."""
+    """Numbers and words as they are, tensors as lists, losses by their names, parts as written."""
     kinds = bool | int | float | str | tuple | None
     found: dict[str, object] = {}
     for name, value in sorted(settings.items()):
         value = value.name if isinstance(value, Loss) else value
+        value = repr(value) if dataclasses.is_dataclass(value) else value
         value = value.tolist() if torch.is_tensor(value) else value
         if isinstance(value, kinds | list):
             found[name] = value

@@ -1,0 +1,246 @@
+"""Eq. 42 as a circuit of spiking neurons (thesis 3.3.2 and 3.5.1, eqs 32, 37, 40 to 43).
+
+The motion of a value is the membrane equation of a leaky integrator, term by term:
+
+    τ ẋ = −ε + σ'(x) Wᵀ ε⁺ = −x + [W σ(x⁻) + b + σ'(x) Wᵀ ε⁺],    γ = dt/τ.
+
+So a value is the current that drives a LIF neuron: what arrives, low-pass filtered by synapses
+with the time constant ``τ``. Spikes take the place of ``σ(x⁻)``, whose mean they have. The filter
+is linear, so the current falls apart into what came up and what came down,
+
+    x = u + ε,    u = W ā + b,    τ ā' = −ā + σ(x⁻),    τ ε' = −ε + σ'(x) Wᵀ ε⁺,
+
+and where both parts share their filter, ``x − u`` is the second one *whatever spikes arrive*: the
+error is the current of the dendrite that feedback reaches. Without a teacher it is exactly zero.
+A node that subtracted a copy of ``u`` with another filter would find the noise of all spikes.
+
+How much of its own error a neuron is driven by is the *coupling* ``λ``: ``x = u + λ ε``. With
+``λ = 1`` the circuit is eq. 42 and settles where inference learning does; with ``λ = 0`` its
+errors are back-propagation's; between, the matrix that stands before the output's error in a
+linear network is ``I + λ Σ P_l P_lᵀ``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pcsnn import validate
+from pcsnn.activations import Activation
+from pcsnn.energies import OutputEnergy
+from pcsnn.networks import Network
+from pcsnn.spiking.errors import Messages, Told
+from pcsnn.spiking.lif import SCHEMES, State
+from pcsnn.spiking.rates import LIFRate
+from pcsnn.spiking.synapses import Synapse
+
+Error = Tensor | None  # None: exactly zero, because no teacher has spoken yet
+
+
+class Instant(NamedTuple):
+    """The circuit after one step. Stage ``k`` leads to layer ``l = k + 2``, the last to the output.
+
+    Attributes:
+        t: seconds since the start.
+        spikes: of each hidden layer, counts in this step ``(B, n)``; zero where values are graded.
+        voltages: of each hidden layer, ``(B, n)``; empty where values are graded.
+        traces: ``ā``, the filtered activity that each stage reads, the input's first.
+        predictions: ``u``, the current from below, of each layer.
+        values: ``x = u + λ ε``, of each hidden layer.
+        errors: ``ε``, of each layer; ``None`` for exactly zero.
+        told: what the errors of each layer but the first hidden one said, to the layer below;
+            ``None`` before they have said anything.
+    """
+
+    t: float
+    spikes: list[Tensor]
+    voltages: list[Tensor]
+    traces: list[Tensor]
+    predictions: list[Tensor]
+    values: list[Tensor]
+    errors: list[Error]
+    told: list[Told | None]
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a circuit is made with.
+
+    Attributes:
+        synapse: the filter of every connection, up and down, but for
+        output_synapse: that of the output, which has no spikes to smooth what it is driven by.
+        messages: how errors are told to the layer below.
+        coupling: ``λ``.
+        slope: what stands for ``σ'``: called with a layer's activation and its current.
+        spiking: whether values are told in spikes, or as their rates.
+        dt: seconds a step.
+    """
+
+    synapse: Synapse
+    output_synapse: Synapse
+    messages: Messages
+    coupling: float
+    slope: Callable[[Activation, Tensor], Tensor]
+    spiking: bool
+    dt: float
+
+
+@dataclass
+class _Population:
+    """One layer: a synapse from below, a dendrite from above, and its neurons."""
+
+    W: Tensor
+    b: Tensor | None
+    activation: Activation
+    synapse: Synapse
+    trace: tuple[Tensor, ...]  # the filter of what arrives from below
+    neurons: State | None
+    back: Error = None  # what arrives from above in the next step
+    apical: tuple[Tensor, ...] | None = None  # and its filter
+    speech: tuple[Tensor, ...] | None = None  # the state of its error neurons
+    error: Error = None
+    x: Tensor = field(init=False)
+
+
+class Circuit:
+    """A network and its errors, going through time a step at a time.
+
+    In one step spikes travel up through all layers, as in :func:`pcsnn.spiking.simulate`; what an
+    error says arrives in the layer below with the next step. Weights are read, never written.
+
+    Args:
+        network: its hidden layers' activations are :class:`LIFRate` where values spike.
+        like: ``(B, n_in)``: a batch's shape.
+        energy: of the output, whose error the teacher gives.
+        wiring: how it is put together.
+        feedback: for each stage but the first, what carries errors back in the place of ``W``.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        like: Tensor,
+        energy: OutputEnergy,
+        wiring: Wiring,
+        feedback: Sequence[Tensor] | None = None,
+    ) -> None:
+        self.energy, self.wiring, self.steps = energy, wiring, 0
+        self.populations: list[_Population] = []
+        parts = network.parts()
+        for part in parts:
+            last = part is parts[-1]
+            synapse = wiring.output_synapse if last else wiring.synapse
+            trace = synapse.start(like)
+            like = like.new_zeros(len(like), len(part.weight))
+            sigma, neurons = part.activation, None
+            if wiring.spiking and isinstance(sigma, LIFRate) and not last:
+                neurons = sigma.neuron.start(like)
+            self.populations.append(
+                _Population(part.weight, part.bias, sigma, synapse, trace, neurons)
+            )
+        weights = [part.weight for part in parts[1:]]
+        self.B: Sequence[Tensor] = weights if feedback is None else feedback
+
+    def step(self, arriving: Tensor, y: Tensor | None, *, filtered: bool = True) -> Instant:
+        """One step of ``dt`` seconds.
+
+        Args:
+            arriving: the input's activity, ``(B, n_in)``: spikes as a density, ``gain · s/dt``.
+            y: targets ``(B, n_out)`` while a teacher speaks.
+            filtered: whether the input passes the synapses' filter. A constant has passed it
+                since ever.
+        """
+        self.steps += 1
+        spikes, traces, u = self._up(arriving, filtered)
+        told = self._down(u[-1], y)
+        hidden = self.populations[:-1]
+        return Instant(
+            self.steps * self.wiring.dt,
+            spikes,
+            [p.neurons.voltage for p in hidden if p.neurons is not None],
+            traces,
+            u,
+            [p.x for p in hidden],
+            [p.error for p in self.populations],
+            told,
+        )
+
+    def _up(self, a: Tensor, filtered: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Eq. 40 of every layer: ``u = W ā + b``, and ``x = u + λ ε`` drives its neurons."""
+        spikes, traces, predictions = [], [], []
+        wiring = self.wiring
+        for k, layer in enumerate(self.populations):
+            if filtered or k > 0:
+                layer.trace, a = layer.synapse.carry(layer.trace, a, wiring.dt)
+            u = a @ layer.W.mT if layer.b is None else torch.addmm(layer.b, a, layer.W.mT)
+            traces.append(a)
+            predictions.append(u)
+            if k == len(self.populations) - 1:
+                break
+            e, λ = self._feel(layer), wiring.coupling
+            layer.x = u if e is None or λ == 0 else u + λ * e
+            s, a = self._fire(layer)
+            spikes.append(s)
+        return spikes, traces, predictions
+
+    def _feel(self, layer: _Population) -> Error:
+        """Eq. 42's second term: ``τ ε' = −ε + σ'(x) Wᵀ ε⁺``, the current of the dendrite."""
+        if layer.back is not None:
+            synapse = self.wiring.synapse
+            state = synapse.start(layer.back) if layer.apical is None else layer.apical
+            layer.apical, layer.error = synapse.carry(state, layer.back, self.wiring.dt)
+        return layer.error
+
+    def _fire(self, layer: _Population) -> tuple[Tensor, Tensor]:
+        """The layer's spikes, and what they stand for; or ``σ(x)`` itself."""
+        if layer.neurons is None:
+            return torch.zeros_like(layer.x), layer.activation.function(layer.x)
+        assert isinstance(layer.activation, LIFRate)
+        neuron, dt = layer.activation.neuron, self.wiring.dt
+        layer.neurons, s = SCHEMES["exact"](neuron, layer.neurons, layer.x, dt)
+        return s, layer.activation.scale / dt * s
+
+    def _down(self, u: Tensor, y: Tensor | None) -> list[Told | None]:
+        """The errors speak, and ``σ'(x) Wᵀ ε̂⁺`` is on its way to every hidden layer."""
+        wiring, told = self.wiring, list[Told | None]()
+        *hidden, output = self.populations
+        if y is not None:
+            output.error = self.energy.error(u, y)
+        elif output.error is not None:
+            output.error = torch.zeros_like(u)
+        above = output
+        for layer, B in zip(reversed(hidden), reversed(self.B), strict=True):
+            if above.error is None:
+                told.append(None)
+                continue
+            if above.speech is None:
+                above.speech = wiring.messages.start(above.error)
+            above.speech, said = wiring.messages.send(above.speech, above.error, wiring.dt)
+            told.append(said)
+            layer.back = wiring.slope(layer.activation, layer.x) * (said.meaning @ B)
+            above = layer
+        return told[::-1]
+
+
+def loop_limit(filters: int) -> float:
+    """How strong a loop of ``n`` filters may be: ``κ < sec(π/n)ⁿ``, without limit for ``n ≤ 2``.
+
+    An error that drives values changes the predictions above, and so itself: down through ``m``
+    dendrites, up through ``m`` synapses, ``n = 2m`` filters of one time constant in a loop with
+    the gain ``−κ``, where ``κ`` is the largest eigenvalue of ``λ P Pᵀ``. Its modes obey
+    ``(1 + τ s)ⁿ = −κ``, so ``τ s = −1 + κ^{1/n} e^{iπ/n}`` is the first to leave the left half
+    of the plane, where ``κ^{1/n} cos(π/n) = 1``.
+
+    Args:
+        filters: ``n``, 1 or more.
+
+    Raises:
+        TypeError, ValueError: for what is no whole number from 1 on.
+    """
+    n = validate.positive_int("filters", filters)
+    return math.inf if n <= 2 else math.cos(math.pi / n) ** -n

@@ -1,0 +1,93 @@
+"""What spiking predictive coding refuses, and what it warns of, in one sentence each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pcsnn.networks import Network
+from pcsnn.spiking.lif import LIF
+from pcsnn.spiking.rates import LIFRate
+
+SATURATED = 0.9  # of the largest rate
+
+
+def neurons_of(network: Network) -> list[LIF]:
+    """Those of the hidden layers; of a layer without, the thesis's."""
+    sigmas = [part.activation for part in network.parts()[:-1]]
+    return [sigma.neuron if isinstance(sigma, LIFRate) else LIF() for sigma in sigmas]
+
+
+def admit_tau(name: str, tau: float, dt: float) -> None:
+    """Refuse a time constant that the steps do not resolve."""
+    if tau < dt:
+        raise ValueError(f"{name} must be at least one step of {dt} s, not {tau} s")
+
+
+def admit_network(network: nn.Module, *, spiking: bool) -> None:
+    """Refuse what is no chain of spiking neurons with values at their currents."""
+    if not isinstance(network, Network):
+        raise TypeError(f"network must be a pcsnn.Network, not {type(network).__name__}")
+    if network.copies is not None:
+        raise ValueError("network is a stack: a circuit is one network")
+    if network.depth < 2:
+        raise ValueError("network has no hidden layer, so no neurons that spike: use Backprop")
+    if network.value_nodes != "pre-activation":
+        raise ValueError(
+            "network must hold its values at the currents: value_nodes='pre-activation'"
+        )
+    if network.input_activation.name != "identity":
+        raise ValueError("network must not squash its input, which the coding turns into spikes")
+    if not all(energy.is_unit for energy in network.energies):
+        raise ValueError("network must have Gaussian value nodes, whose errors are x - u")
+    if reason := network.not_plain():
+        raise ValueError(f"network is not only layers W a + b and neurons: {reason}")
+    for k, part in enumerate(network.parts()):
+        if part.norm is not None:
+            raise ValueError(
+                f"layers[{k}] has batch norm, which no synapse computes: fuse it "
+                "(pcsnn.spiking.fuse_batch_norm), or build the network without"
+            )
+        hidden = k < network.depth - 1
+        if hidden and spiking and not isinstance(part.activation, LIFRate):
+            raise ValueError(
+                f"layers[{k}] has the activation {part.activation.name!r}, which does not spike: "
+                "build the network with pcsnn.spiking.LIFRate()"
+            )
+        if not hidden and isinstance(part.activation, LIFRate):
+            raise ValueError(
+                "the output must be left as currents, which the teacher is held against"
+            )
+
+
+def admit_delay(name: str, time: float, delay: float) -> None:
+    """Refuse a phase that is over before what it is for has come through the chain of filters."""
+    if time < delay:
+        raise ValueError(
+            f"{name} must be at least {delay:g} s, the delay of the filters on the way, "
+            f"not {time} s"
+        )
+
+
+def tell_rates(network: Network, spikes: Sequence[Tensor], time: float) -> None:
+    """Warn of layers that say nothing, or the same whatever they are given.
+
+    Args:
+        network: whose hidden layers fired.
+        spikes: of each, the counts ``(B, n)`` of ``time`` seconds.
+        time: seconds.
+    """
+    for k, (s, neuron) in enumerate(zip(spikes, neurons_of(network), strict=True)):
+        if not bool(s.any()):
+            _warn(f"layers[{k}] is silent: no current passes the threshold; raise its biases")
+        elif float((s > SATURATED * neuron.max_rate * time).to(s).mean()) > 0.5:
+            _warn(
+                f"layers[{k}] is saturated: most of its neurons fire at more than "
+                f"{SATURATED:.0%} of 1/t_ref = {neuron.max_rate:g} Hz; scale its weights down"
+            )
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=6)
