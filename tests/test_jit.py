@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import subprocess
 import sys
 
@@ -70,6 +71,7 @@ def test_functions_take_the_places_of_their_wrappers_at_the_first_call(module):
     assert len(module.four_times.signatures) == 1
 
 
+@pytest.mark.skipif("NUMBA_CACHE_DIR" in os.environ, reason="numba is told another folder")
 def test_what_was_compiled_is_kept_on_disk(module, tmp_path):
     module.four_times(1.5)
     assert list((tmp_path / "__pycache__").glob("fresh.four_times*.nbc"))

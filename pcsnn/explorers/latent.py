@@ -14,7 +14,7 @@ from pcsnn.explorers.page import Explorer, Slider
 from pcsnn.models.vae import VAE
 
 REACH, STEP = 3.0, 0.5  # standard deviations of the prior
-SHOWN = 100  # codes of images
+SHOWN = 80  # codes of images
 _SIZE = (3.6, 3.6)
 
 
@@ -25,7 +25,7 @@ def latent(network: VAE, data: Dataset) -> Explorer:
 
     Args:
         network: with two latent units; its outputs lie between 0 and 1.
-        data: square images and their labels; the means of the first hundred are shown.
+        data: square images and their labels; the means of the first eighty are shown.
 
     Raises:
         TypeError, ValueError: for a network with other than two latent units, or one that does not

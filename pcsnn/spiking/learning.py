@@ -72,7 +72,8 @@ class SpikingPredictiveCoding(Rule):
             steps, time constants shorter than a step, and a window longer than the teacher.
 
     Example:
-        >>> network = pcsnn.mlp([784, 256, 10], LIFRate())
+        >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
+        >>> network = pcsnn.mlp([784, 256, 10], pcsnn.spiking.LIFRate())
         >>> for layer in network.layers:  # currents about the threshold: silence does not learn
         ...     torch.nn.init.ones_(layer.linear.bias)
         >>> rule = SpikingPredictiveCoding(messages="pairs", derivative="boxcar")

@@ -70,7 +70,7 @@ def told(page):
 def test_it_shows_what_the_network_decodes(explore):
     page = explore()
     with torch.no_grad():
-        codes = NETWORK.encode(DIGITS.inputs[:100])[0].numpy().round(2)
+        codes = NETWORK.encode(DIGITS.inputs[:80])[0].numpy().round(2)
     for z in ((0.0, 0.0), (-3.0, 3.0), (1.5, -0.5)):
         page.locator(f"{CELLS} form").evaluate(
             """(form, z) => {
@@ -86,7 +86,7 @@ def test_it_shows_what_the_network_decodes(explore):
         nearest = DIGITS.labels[((codes - z) ** 2).sum(1).argmin()]
         shown = [f"{value:g}".replace("-", "−") for value in z]
         assert told(page) == (
-            f"z = ({shown[0]}, {shown[1]}): the nearest of these 100 codes is that of a {nearest}."
+            f"z = ({shown[0]}, {shown[1]}): the nearest of these 80 codes is that of a {nearest}."
         )
     assert len(greys(page).unique()) > 3
 
