@@ -100,6 +100,7 @@ class _Population:
     synapse: Synapse
     trace: tuple[Tensor, ...]  # the filter of what arrives from below
     neurons: State | None
+    steady: tuple[Tensor, Tensor] | None = None  # a constant from below, and the current it makes
     back: Error = None  # what arrives from above in the next step
     apical: tuple[Tensor, ...] | None = None  # and its filter
     speech: tuple[Tensor, ...] | None = None  # the state of its error neurons
@@ -177,7 +178,7 @@ class Circuit:
         for k, layer in enumerate(self.populations):
             if filtered or k > 0:
                 layer.trace, a = layer.synapse.carry(layer.trace, a, wiring.dt)
-            u = a @ layer.W.mT if layer.b is None else torch.addmm(layer.b, a, layer.W.mT)
+            u = self._current(layer, a, constant=not filtered and k == 0)
             traces.append(a)
             predictions.append(u)
             if k == len(self.populations) - 1:
@@ -187,6 +188,15 @@ class Circuit:
             s, a = self._fire(layer)
             spikes.append(s)
         return spikes, traces, predictions
+
+    def _current(self, layer: _Population, a: Tensor, *, constant: bool) -> Tensor:
+        """``W ā + b``; of a constant input it is worked out once."""
+        if constant and layer.steady is not None and layer.steady[0] is a:
+            return layer.steady[1]
+        u = a @ layer.W.mT if layer.b is None else torch.addmm(layer.b, a, layer.W.mT)
+        if constant:
+            layer.steady = a, u
+        return u
 
     def _feel(self, layer: _Population) -> Error:
         """Eq. 42's second term: ``τ ε' = −ε + σ'(x) Wᵀ ε⁺``, the current of the dendrite."""

@@ -25,7 +25,7 @@ from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
-from pcsnn.rules import Report, Rule, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite
 from pcsnn.spiking import doors
 from pcsnn.spiking.circuit import Circuit, Instant, Wiring
 from pcsnn.spiking.coding import CODINGS
@@ -127,7 +127,7 @@ class SpikingPredictiveCoding(Rule):
             doors.admit_tau("messages.neuron.tau_rc", messages.neuron.tau_rc, self.dt)
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> Report:
+    def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with minus the change of each weight, over the learning rate.
 
         Args:
@@ -167,7 +167,7 @@ class SpikingPredictiveCoding(Rule):
 
         The input's spikes are those of the next call, whose draws it leaves as they are.
         """
-        energy, y = self._admit(network, x, y)
+        energy, x, y = self._admit(network, x, y)
         assert isinstance(network, Network)
         draws = torch.Generator()
         draws.set_state(self.generator.get_state())
@@ -217,10 +217,10 @@ class SpikingPredictiveCoding(Rule):
         return whole_steps(name, getattr(self, name), self.dt)
 
     def _learn(
-        self, network: nn.Module, x: Tensor, y: Tensor
+        self, network: nn.Module, x: Inputs, y: Tensor
     ) -> tuple[list[tuple[nn.Parameter, Tensor]], Report]:
         """Each parameter with its gradient, and what the free phase said."""
-        energy, y = self._admit(network, x, y)
+        energy, x, y = self._admit(network, x, y)
         assert isinstance(network, Network)
         free, taught = self._steps("free"), self._steps("taught")
         plastic = free + taught - self._steps("window")
@@ -257,11 +257,14 @@ class SpikingPredictiveCoding(Rule):
 
     # -- the door --------------------------------------------------------------------------
 
-    def _admit(self, network: nn.Module, x: Tensor, y: Tensor) -> tuple[OutputEnergy, Tensor]:
+    def _admit(
+        self, network: nn.Module, x: Inputs, y: Tensor
+    ) -> tuple[OutputEnergy, Tensor, Tensor]:
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
         doors.admit_network(network, spiking=self.values == "spikes")
         assert isinstance(network, Network)
+        assert torch.is_tensor(x)  # as admit has it for a network
         for neuron in doors.neurons_of(network):
             doors.admit_tau("the neurons' tau_rc", neuron.tau_rc, self.dt)
             admit_step(neuron, self.dt, dtype=x.dtype)
@@ -270,7 +273,7 @@ class SpikingPredictiveCoding(Rule):
         up = network.depth - 2 + (self.input != "constant")
         doors.admit_delay("free", self.free, up * self.synapse.delay + self.output_synapse.delay)
         doors.admit_delay("taught", self.taught, (network.depth - 1) * self.synapse.delay)
-        return OutputEnergy(loss, read_out_of(network)), y
+        return OutputEnergy(loss, read_out_of(network)), x, y
 
 
 class _Eligibility:

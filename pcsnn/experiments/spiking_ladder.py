@@ -1,0 +1,251 @@
+"""From back-propagation to spikes, a constraint at a time: predictive coding on MNIST (3.2, 3.5).
+
+Each rung of the ladder is the one before with one thing taken away: exact values, exact slopes,
+graded errors, the transposed weights, an input that stands still. Beside it stand the rules that
+it begins with, what replaces a rung (events for pairs of neurons, fixed feedback for learned),
+event-coded Z-IL, and a network whose hidden layer does not learn. Neither source has such a
+ladder; all rungs share one network and one recipe, but for the learning rate. That is chosen for
+each rung on samples that are held out, after one epoch of a part of the training set, by the
+first seed; the test set chooses nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from pcsnn import data
+from pcsnn.backprop import Backprop
+from pcsnn.experiments.classifiers import split
+from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets, significant, train_run
+from pcsnn.experiments.observed import Observed
+from pcsnn.experiments.spiking_rungs import (
+    LOSS,
+    RUNGS,
+    events_of,
+    make_rule,
+    parts_of,
+    said,
+    spikes_of,
+)
+from pcsnn.networks import Network, mlp
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.zil import ZIL
+from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
+from pcsnn.training import History, evaluate
+
+
+class LadderConfiguration(Configuration):
+    """The values of the experiment; all are ours unless a comment says otherwise."""
+
+    dataset: str = "mnist"  # the thesis's (2.2)
+    hidden: tuple[PositiveInt, ...] = (256,)
+    bias: float = 1.0  # of hidden neurons at the start: at their threshold, for silence is deaf
+    samples: PositiveInt = 55_000  # to learn from
+    held_out: PositiveInt = 5_000  # to choose a learning rate by, the last of the training set
+    few: PositiveInt = 20_000  # to try each rate on
+    rates: tuple[PositiveFloat, ...] = (0.03, 0.1, 0.3)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: NonNegativeFloat = 5e-4  # large enough for feedback to become the weights
+    batch_size: PositiveInt = 100
+    epochs: PositiveInt = 10
+    gain: PositiveFloat = 20.0  # of pairs
+    threshold: PositiveFloat = 0.1  # of events
+    free: PositiveFloat = 0.04
+    taught: PositiveFloat = 0.02
+    probe: PositiveInt = 1000  # training images on which updates are compared and spikes counted
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long one network learns."""
+
+    epochs: int
+    batch_size: int
+
+
+def settings(configuration: LadderConfiguration) -> list[Setting]:
+    """Every rung with each seed."""
+    return [
+        Setting(name=f"{rung}-{seed}", seed=seed, values={"rung": rung})
+        for rung, seed in product(RUNGS, configuration.seeds)
+    ]
+
+
+def execute(configuration: LadderConfiguration, setting: Setting, context: Context) -> Outcome:
+    """Choose the rung's learning rate on held-out samples, then train one network by it."""
+    c, name = configuration, str(setting.values["rung"])
+    tried = try_rates(c.model_copy(update={"seeds": c.seeds[:1]}), name, context.device)
+    rate = max(tried, key=lambda rate: tried[rate])
+    training, test = datasets(c.dataset, context.device)
+    learning, held_out = split(training, c.samples, c.held_out)
+    climb = Climb(c, name, learning, setting.seed or 0)
+    climb.begin(climb.network)
+
+    def look(_: History) -> None:
+        climb.end_epoch(climb.network)
+        climb.note("validation_accuracy", climb.accuracy(held_out))
+        climb.note("test_accuracy", climb.accuracy(test))
+
+    history = train_run(
+        climb.network, climb, climb.optimiser(rate), (learning, held_out),
+        Length(c.epochs, c.batch_size), setting, context, after_epoch=look,
+    )  # fmt: skip
+    return Outcome(
+        curves={"train_loss": history.curves["train_loss"], **climb.curves},
+        values={
+            "before": dict(climb.before),
+            "learning_rate": rate,
+            "tried": {f"{r:g}": significant(a) for r, a in tried.items()},
+        },
+        datasets=checksums(training, test),
+        seconds=sum(history.seconds),
+        diverged=history.diverged,
+    )
+
+
+@lru_cache(maxsize=len(RUNGS))
+def try_rates(configuration: LadderConfiguration, name: str, device: str) -> dict[float, float]:
+    """The accuracy on held-out samples after one epoch of a few others, for each learning rate.
+
+    Args:
+        configuration: its first seed is that of all trials.
+        name: of the rung.
+        device: where to compute.
+    """
+    c, found = configuration, dict[float, float]()
+    training, _ = datasets(c.dataset, device)
+    few, held_out = split(training, min(c.few, c.samples), c.held_out)
+    for rate in c.rates:
+        climb = Climb(c, name, few, c.seeds[0])
+        trial = Setting(name=f"trial-{rate:g}", seed=c.seeds[0])
+        with TemporaryDirectory() as folder:
+            beside = Context(device, Path(folder) / "trial.pt")
+            history = train_run(
+                climb.network, climb, climb.optimiser(rate), (few, held_out),
+                Length(1, c.batch_size), trial, beside,
+            )  # fmt: skip
+        found[rate] = 0.0 if history.diverged else climb.accuracy(held_out)
+    return found
+
+
+class Climb(Observed):
+    """A rung under observation: a network, its rule and feedback, and what they do each epoch.
+
+    Beside the angles and the length of :class:`Observed` its ``curves`` hold, on the probe,
+
+    - ``value_spikes``, ``error_spikes``: a sample, in the circuit over the whole presentation;
+    - ``silent_neurons``: the share of hidden neurons that no sample makes fire;
+    - ``silent_samples``: the share of samples whose output sends no event, where events are sent;
+    - ``feedback_l``: the angle of the matrix back into layer ``l`` with the weights, in degrees;
+
+    and the accuracies that are noted, with spikes where the rung has them.
+
+    Args:
+        configuration: what all rungs share.
+        name: of the rung.
+        learning: the samples; the first are the probe.
+        seed: of the weights, the feedback and the input's spikes.
+    """
+
+    def __init__(
+        self, configuration: LadderConfiguration, name: str, learning: data.Dataset, seed: int
+    ) -> None:
+        self.configuration, self.rung = configuration, RUNGS[name]
+        c, self.network = configuration, _network(configuration, learning, seed)
+        self.feedback: Feedback | None = None
+        if self.rung.feedback != "exact":
+            learn = self.rung.feedback == "learned"
+            self.feedback = Feedback.random(self.network, 1000 + seed, learn=learn)
+        self.own = make_rule(
+            self.rung, self.feedback, 2000 + seed,
+            gain=c.gain, threshold=c.threshold, free=c.free, taught=c.taught,
+        )  # fmt: skip
+        probe = learning.take(min(c.probe, len(learning)))
+        super().__init__(self.own, Backprop(LOSS), probe)
+        for layer in self.network.layers[:-1]:
+            layer.requires_grad_(self.rung.hidden_learns)
+
+    def optimiser(self, rate: float) -> torch.optim.Optimizer:
+        """Of all that learns."""
+        parameters = list(self.network.parameters())
+        if self.feedback is not None:
+            parameters += self.feedback.parameters()
+        return torch.optim.SGD(
+            [p for p in parameters if p.requires_grad],
+            lr=rate,
+            momentum=self.configuration.momentum,
+            weight_decay=self.configuration.weight_decay,
+        )
+
+    def note(self, name: str, value: float) -> None:
+        """Write one number down for the epoch that has ended."""
+        self.curves.setdefault(name, []).append(value)
+
+    def accuracy(self, held: data.Dataset) -> float:
+        """The share that is read rightly, from the spikes of the free phase where there are any."""
+        rule = self.own
+        if not isinstance(rule, SpikingPredictiveCoding):
+            return evaluate(self.network, held, loss=None)["accuracy"]
+        right = 0
+        for x, y in parts_of(held):
+            right += int((said(rule, self.network, x, y).argmax(1) == y).sum())
+        return right / len(held)
+
+    def compare(self, network: Network) -> dict[str, float]:
+        """Angles, spikes and silence on the probe; the network stays as it is."""
+        found = super().compare(network) if self.rung.hidden_learns else {}
+        rule, n = self.own, len(self.probe)
+        if isinstance(rule, SpikingPredictiveCoding):
+            found |= spikes_of(rule, network, self.probe)
+        elif isinstance(rule, ZIL) and rule.messages is not None:
+            events = events_of(rule, network, self.probe.inputs, self.probe.labels)
+            found["error_spikes"] = float(sum(e.sum() for e in events)) / n
+            found["silent_samples"] = float((events[-1].sum(1) == 0).double().mean())
+        if self.feedback is not None:
+            angles = self.feedback.angles(network)
+            found |= {f"feedback_{l}": a for l, a in enumerate(angles, start=2)}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has written down so far, and the rule as it is."""
+        return {**super().state_dict(), "rule": getattr(self.own, "state_dict", dict)()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
+        super().load_state_dict(state)
+        if not isinstance(self.own, Backprop):
+            self.own.load_state_dict(state["rule"])
+
+
+def _network(c: LadderConfiguration, learning: data.Dataset, seed: int) -> Network:
+    """LIF rates below the output, their currents about the threshold."""
+    sizes = [learning.inputs.shape[1], *c.hidden, len(learning.classes)]
+    network = mlp(sizes, LIFRate(), seed=seed, device=str(learning.device))
+    for layer in network.layers[:-1]:
+        torch.nn.init.constant_(layer.linear.bias, c.bias)
+    return network
+
+
+EXPERIMENT = Experiment(
+    name="spiking-ladder",
+    summary="784-256-10 from back-propagation to spikes for values and errors, a rung at a time",
+    configurations={
+        "smoke": LadderConfiguration(
+            dataset="digits", hidden=(24,), samples=400, held_out=200, few=200, rates=(0.03, 0.1),
+            batch_size=50, epochs=2, probe=100, seeds=(0,),
+        ),
+        "laptop": LadderConfiguration(),
+        "paper": LadderConfiguration(epochs=30, seeds=(0, 1, 2, 3, 4)),
+    },
+    settings=settings,
+    execute=execute,
+)  # fmt: skip

@@ -1,0 +1,170 @@
+"""The rungs between back-propagation and spikes: which rule each is, and what its neurons send."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcsnn import data
+from pcsnn.backprop import Backprop
+from pcsnn.networks import Network
+from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.zil import ZIL
+from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
+from pcsnn.spiking.errors import as_messages
+
+LOSS = "cross_entropy"
+AT_A_TIME = 500  # samples, where nothing is learnt
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What is taken away; where nothing is, it is as in back-propagation.
+
+    Attributes:
+        rule: ``"backprop"``, ``"z-il"`` or ``"circuit"``.
+        values: ``"graded"`` or ``"spikes"``, in the circuit.
+        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events.
+        derivative: what stands for the slope.
+        feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
+        input: ``"constant"`` or ``"poisson"``.
+        hidden_learns: whether the layers below the output do.
+    """
+
+    rule: str = "circuit"
+    values: str = "spikes"
+    messages: str = "graded"
+    derivative: str = "boxcar"
+    feedback: str = "exact"
+    input: str = "constant"
+    hidden_learns: bool = True
+
+
+#: The ladder by name, from the top down; what stands beside a rung comes after it.
+RUNGS: Mapping[str, Rung] = {
+    "control": Rung("backprop", hidden_learns=False),
+    "backprop": Rung("backprop"),
+    "z-il": Rung("z-il"),
+    "feedback-alignment": Rung("z-il", feedback="fixed"),
+    "graded": Rung(values="graded", derivative="exact"),
+    "value-spikes": Rung(derivative="exact"),
+    "boxcar": Rung(),
+    "pairs": Rung(messages="pairs"),
+    "sigma-delta": Rung(messages="sigma-delta"),
+    "learned-feedback": Rung(messages="pairs", feedback="learned"),
+    "fixed-feedback": Rung(messages="pairs", feedback="fixed"),
+    "poisson": Rung(messages="pairs", feedback="learned", input="poisson"),
+    "event-z-il": Rung("z-il", messages="sigma-delta"),
+    "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
+}
+
+Rule = Backprop | ZIL | SpikingPredictiveCoding
+
+
+def make_rule(
+    rung: Rung,
+    feedback: Feedback | None,
+    seed: int,
+    *,
+    gain: float,
+    threshold: float,
+    free: float,
+    taught: float,
+) -> Rule:
+    """The rule of a rung.
+
+    Args:
+        rung: what it has.
+        feedback: its matrices on the way back, where they are its own.
+        seed: of the input's spikes.
+        gain: of pairs.
+        threshold: of events.
+        free: seconds before the teacher speaks.
+        taught: seconds that it speaks, all of them plastic.
+    """
+    if rung.rule == "backprop":
+        return Backprop(LOSS)
+    events = SigmaDelta(threshold)
+    if rung.rule == "z-il":
+        return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
+    messages = {"graded": "graded", "pairs": Pairs(gain), "sigma-delta": events}
+    return SpikingPredictiveCoding(
+        LOSS,
+        messages=messages[rung.messages],  # type: ignore[arg-type]
+        derivative=rung.derivative,
+        feedback=feedback,
+        values=rung.values,
+        input=rung.input,
+        free=free,
+        taught=taught,
+        window=taught,
+        seed=seed,
+    )
+
+
+def parts_of(held: data.Dataset) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and labels, some samples at a time."""
+    parts = held.inputs.split(AT_A_TIME), held.labels.split(AT_A_TIME)
+    return list(zip(*parts, strict=True))
+
+
+@torch.no_grad()
+def said(rule: SpikingPredictiveCoding, network: Network, x: Tensor, y: Tensor) -> Tensor:
+    """The output's current, summed over the free phase, in which no label is read: ``(B, n)``."""
+    total = torch.zeros(len(x), network.outputs, dtype=x.dtype, device=x.device)
+    for now in rule.watch(network, x, y):
+        if now.t > rule.free + rule.dt / 2:
+            break
+        total += now.predictions[-1]
+    return total
+
+
+@torch.no_grad()
+def spikes_of(
+    rule: SpikingPredictiveCoding, network: Network, probe: data.Dataset
+) -> dict[str, float]:
+    """Value and error spikes a sample and the share of neurons that never fire, where there are."""
+    values, errors, fired = 0.0, 0.0, list[Tensor]()
+    for x, y in parts_of(probe):
+        for now in rule.watch(network, x, y):
+            values += float(sum(s.sum() for s in now.spikes))
+            errors += float(sum(told.spikes.sum() for told in now.told if told is not None))
+            each = torch.cat([s.sum(0) for s in now.spikes])
+            fired = [each if not fired else fired[0] + each]
+    found = dict[str, float]()
+    if rule.values == "spikes":
+        found["value_spikes"] = values / len(probe)
+        found["silent_neurons"] = float((fired[0] == 0).double().mean())
+    if not isinstance(as_messages(rule.messages), Graded):
+        found["error_spikes"] = errors / len(probe)
+    return found
+
+
+@torch.no_grad()
+def events_of(rule: ZIL, network: Network, x: Tensor, y: Tensor) -> list[Tensor]:
+    """How many events each error node sends in event-coded Z-IL, layer by layer: ``(B, n)``.
+
+    Args:
+        rule: with messages that tell an error at once.
+        network: whose forward pass starts the episode.
+        x: inputs ``(B, n_in)``.
+        y: labels ``(B,)``.
+    """
+    assert rule.messages is not None
+    u, a = list[Tensor](), x
+    for part in network.parts():
+        u.append(torch.nn.functional.linear(a, part.weight, part.bias))
+        a = part.activation.function(u[-1])
+    weights: list[Tensor] = [part.weight for part in network.parts()[1:]]
+    B = weights if rule.feedback is None else rule.feedback.matrices(network)
+    target = torch.nn.functional.one_hot(y, network.outputs).to(x.dtype)
+    told = rule.messages.at_once(target - torch.softmax(u[-1], dim=1))
+    events = [told.spikes]
+    for k in range(len(B) - 1, -1, -1):
+        slope = network.parts()[k].activation.derivative(u[k])
+        told = rule.messages.at_once(slope * (told.meaning @ B[k]))
+        events.insert(0, told.spikes)
+    return events

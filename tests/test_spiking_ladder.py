@@ -1,0 +1,132 @@
+"""The ladder from back-propagation to spikes: each rung takes one thing away, and is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import pcsnn
+from pcsnn import data
+from pcsnn.experiments import load_record, spiking_ladder
+from pcsnn.experiments.machinery.base import Context, Setting
+from pcsnn.experiments.machinery.common import train_run
+from pcsnn.experiments.spiking_ladder import Climb, Length
+from pcsnn.experiments.spiking_rungs import RUNGS, events_of, said
+from pcsnn.spiking import SigmaDelta
+from tests.toy_experiment import recorded
+
+SMOKE = spiking_ladder.EXPERIMENT.configurations["smoke"]
+DIGITS = data.load("digits", "train", normalise="unit")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("control", "backprop"),
+        ("z-il", "feedback-alignment"),
+        ("graded", "value-spikes"),
+        ("value-spikes", "boxcar"),
+        ("boxcar", "pairs"),
+        ("boxcar", "sigma-delta"),
+        ("pairs", "learned-feedback"),
+        ("pairs", "fixed-feedback"),
+        ("learned-feedback", "poisson"),
+        ("z-il", "event-z-il"),
+        ("event-z-il", "event-z-il-learned"),
+    ],
+)
+def test_a_rung_changes_one_thing(before, after):
+    one, other = (dataclasses.asdict(RUNGS[name]) for name in (before, after))
+    assert sum(one[key] != other[key] for key in one) == 1
+
+
+def climb_of(name, learning=DIGITS, seed=0):
+    return Climb(SMOKE, name, learning, seed)
+
+
+def test_one_seed_is_one_network_on_every_rung():
+    first, *others = (list(climb_of(name).network.parameters()) for name in RUNGS)
+    assert all(all(map(torch.equal, other, first)) for other in others)
+    other_seed = climb_of("pairs", seed=1).network.layers[0].linear.weight
+    assert not torch.equal(first[0], other_seed)
+
+
+def trained(climb, epochs, checkpoint, rate=0.1):
+    few, held_out = spiking_ladder.split(DIGITS, 200, 100)
+    train_run(
+        climb.network, climb, climb.optimiser(rate), (few, held_out), Length(epochs, 50),
+        Setting(name="run", seed=3), Context("cpu", checkpoint),
+        after_epoch=lambda _: climb.end_epoch(climb.network),
+    )  # fmt: skip
+    return climb
+
+
+def test_in_the_control_only_the_output_learns(tmp_path):
+    climb = trained(climb_of("control"), 1, tmp_path / "a")
+    start = climb_of("control").network
+    for layer, old in zip(climb.network.layers[:-1], start.layers, strict=False):
+        assert torch.equal(layer.linear.weight, old.linear.weight)
+    assert not torch.equal(climb.network.layers[-1].linear.weight, start.layers[-1].linear.weight)
+
+
+@pytest.mark.parametrize("name", ["poisson", "event-z-il-learned"])
+def test_it_goes_on_from_a_checkpoint(tmp_path, name):
+    whole = trained(climb_of(name), 2, tmp_path / "whole")
+    trained(climb_of(name), 1, tmp_path / "half")
+    resumed = trained(climb_of(name), 2, tmp_path / "half")
+    assert all(map(torch.equal, whole.network.parameters(), resumed.network.parameters()))
+    assert all(map(torch.equal, whole.feedback.weights, resumed.feedback.weights))
+    assert resumed.curves == whole.curves
+
+
+def test_what_is_read_is_what_the_free_phase_says():
+    climb, few = climb_of("pairs"), DIGITS.take(60)
+    report = climb.own(climb.network, few.inputs, few.labels)
+    read = said(climb.own, climb.network, few.inputs, few.labels)
+    assert torch.equal(read.argmax(1), report.prediction.argmax(1))
+    right = (report.prediction.argmax(1) == few.labels).double().mean()
+    assert climb.accuracy(few) == pytest.approx(float(right))
+
+
+@pytest.mark.parametrize("name", ["event-z-il", "event-z-il-learned"])
+def test_events_are_those_that_the_rule_learns_from(name):
+    climb = climb_of(name)
+    for x, y in zip(DIGITS.inputs[:5], DIGITS.labels[:5], strict=True):
+        climb.network.zero_grad()
+        climb.own(climb.network, x[None], y[None])
+        events = events_of(climb.own, climb.network, x[None], y[None])
+        for layer, sent in zip(climb.network.layers, events, strict=True):
+            learnt = layer.linear.bias.grad.abs() / SMOKE.threshold  # of one sample: what is told
+            torch.testing.assert_close(learnt, sent[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_silent_sample_is_counted():
+    climb = climb_of("event-z-il")
+    deaf = pcsnn.ZIL("cross_entropy", messages=SigmaDelta(1.5))
+    events = events_of(deaf, climb.network, DIGITS.inputs[:9], DIGITS.labels[:9])
+    assert not any(sent.any() for sent in events)
+    assert 0 <= climb.compare(climb.network)["silent_samples"] < 1
+
+
+def test_a_smoke_run_is_recorded(tmp_path):
+    recorded(tmp_path, spiking_ladder.EXPERIMENT)
+    record = load_record("spiking-ladder", "smoke", tmp_path)
+    assert [run.setting for run in record.runs] == spiking_ladder.settings(SMOKE)
+    for run in record.runs:
+        name, curves = str(run.setting.values["rung"]), run.curves
+        assert run.status == "finished"
+        assert all(len(curve) == SMOKE.epochs for curve in curves.values())
+        assert 0 < curves["test_accuracy"][-1] <= 1
+        tried = {float(rate): found for rate, found in run.values["tried"].items()}
+        assert set(tried) == set(SMOKE.rates)
+        assert tried[run.values["learning_rate"]] == max(tried.values())
+        rung = RUNGS[name]
+        assert ("feedback_2" in curves) == (rung.feedback != "exact")
+        assert ("value_spikes" in curves) == (rung.rule == "circuit" and rung.values == "spikes")
+        assert ("error_spikes" in curves) == (rung.messages != "graded")
+        assert ("angle_2" in curves) == rung.hidden_learns
+    for name in ("backprop", "z-il"):
+        (run,) = record.select(rung=name)
+        assert max(run.curves["angle"]) < 0.1
