@@ -21,7 +21,11 @@
 
   const filterLedger = (form) => {
     const rows = [...document.querySelectorAll("table.ledger tbody tr")];
-    const texts = rows.map((row) => row.textContent.toLowerCase());
+    // An item is found by its number as well: "eq. 25", "table 3".
+    const spelled = { eq: "equation", fig: "figure", tab: "table", thm: "theorem", alg: "algorithm" };
+    const number = ({ id }) =>
+      id.replace(/^\w+-([a-z]+)([\d.]+\w?)$/, (_, kind, n) => `${kind}. ${n} ${spelled[kind] || kind} ${n}`);
+    const texts = rows.map((row) => `${row.textContent} ${number(row)}`.toLowerCase());
     const status = form.querySelector("[role=status]");
     const fields = ["source", "verdict", "chapter"].map((name) => form.elements[name]);
     const search = form.elements.text;
