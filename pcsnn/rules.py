@@ -85,6 +85,16 @@ def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
     )
 
 
+def refuse_hooks_on_grad(network: nn.Module) -> None:
+    """Refuse, for a ``step()`` of a rule's own, hooks on a ``.grad`` that it never fills."""
+    for name, parameter in network.named_parameters():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"{name} has a hook that runs when .grad is filled, which step() does not do: "
+                "call the rule, and let an optimiser step"
+            )
+
+
 def accumulate(parameter: Tensor, gradient: Tensor) -> None:
     """Add to ``.grad``, as autograd's ``backward`` does."""
     if not parameter.requires_grad:

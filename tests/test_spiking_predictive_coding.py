@@ -755,3 +755,10 @@ def test_the_kernel_does_not_know_messages():
     rule = pcsnn.ZIL("cross_entropy", messages=SigmaDelta(), engine="kernel")
     with pytest.raises(ValueError, match="engine='kernel' cannot run this: the kernel does not kn"):
         rule(made, x, y)
+
+
+def test_a_step_refuses_hooks_that_wait_for_grad():
+    mine, x, y = network(dtype=torch.float32), torch.rand(5, SIZES[0]), torch.zeros(5).long()
+    mine.layers[0].linear.weight.register_post_accumulate_grad_hook(lambda p: None)
+    with pytest.raises(ValueError, match=r"layers\.0\.linear\.weight has a hook that runs when"):
+        SpikingPredictiveCoding().step(mine, x, y, 0.1)

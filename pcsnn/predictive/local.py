@@ -26,7 +26,7 @@ from pcsnn.predictive.dense import DenseLook
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.inference import refuse_divergence
 from pcsnn.predictive.looks import Error, Look, per_copy
-from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
@@ -149,7 +149,7 @@ class LocalRule(Rule):
         settled, why = self._by_kernel(network, x, y, energy, learning_rate)
         if settled is not None:
             return settled.report
-        _admit_step(network)
+        refuse_hooks_on_grad(network)
         moments, report, episode = self._by_torch(network, x, y, energy, why)
         self._ascend(episode, moments, learning_rate)
         return report
@@ -357,16 +357,6 @@ class LocalRule(Rule):
                     parameter.sub_(own * gradient)
                 else:
                     parameter.sub_(gradient, alpha=learning_rate)
-
-
-def _admit_step(network: nn.Module) -> None:
-    """Refuse hooks on a ``.grad`` that is never filled."""
-    for name, parameter in network.named_parameters():
-        if getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise ValueError(
-                f"{name} has a hook that runs when .grad is filled, which step() does not do: "
-                "call the rule, and let an optimiser step"
-            )
 
 
 def _parts(x: Inputs) -> list[Tensor]:

@@ -25,7 +25,7 @@ from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
-from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 from pcsnn.spiking import doors
 from pcsnn.spiking.circuit import Circuit, Instant, Wiring
 from pcsnn.spiking.coding import CODINGS
@@ -155,6 +155,7 @@ class SpikingPredictiveCoding(Rule):
     def step(self, network: nn.Module, x: Tensor, y: Tensor, learning_rate: float) -> Report:
         """Change the weights in place, without ``.grad``: plain gradient descent, online."""
         validate.positive("learning_rate", learning_rate)
+        refuse_hooks_on_grad(network)
         found, report = self._learn(network, x, y)
         for parameter, gradient in found:
             if parameter.requires_grad:
