@@ -56,7 +56,7 @@ class LadderConfiguration(Configuration):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 5e-4  # large enough for feedback to become the weights
     batch_size: PositiveInt = 100
-    epochs: PositiveInt = 10
+    epochs: PositiveInt = 8
     gain: PositiveFloat = 20.0  # of pairs
     threshold: PositiveFloat = 0.1  # of events
     free: PositiveFloat = 0.04
