@@ -33,6 +33,7 @@ DIGITS = data.load("digits", "train", normalise="unit")
         ("pairs", "learned-feedback"),
         ("pairs", "fixed-feedback"),
         ("learned-feedback", "poisson"),
+        ("poisson", "always-plastic"),
         ("z-il", "event-z-il"),
         ("event-z-il", "event-z-il-learned"),
     ],
@@ -71,7 +72,7 @@ def test_in_the_control_only_the_output_learns(tmp_path):
     assert not torch.equal(climb.network.layers[-1].linear.weight, start.layers[-1].linear.weight)
 
 
-@pytest.mark.parametrize("name", ["poisson", "event-z-il-learned"])
+@pytest.mark.parametrize("name", ["poisson", "always-plastic", "event-z-il-learned"])
 def test_it_goes_on_from_a_checkpoint(tmp_path, name):
     whole = trained(climb_of(name), 2, tmp_path / "whole")
     trained(climb_of(name), 1, tmp_path / "half")

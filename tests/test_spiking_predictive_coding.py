@@ -378,6 +378,60 @@ def test_what_is_learnt_is_the_mean_product_of_errors_and_traces(coding):
         agree(found[2 * k : 2 * k + 2], [W, b], 1e-12)
 
 
+@pytest.mark.parametrize("messages", MESSAGES)
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+def test_no_gate_is_needed_where_errors_are_zero_without_a_teacher(messages, coding):
+    made, (x, y) = spiking(), batch()
+    options = {"messages": messages, "input": coding}
+    gated = gradients(SpikingPredictiveCoding(**options), made, x, y)
+    always = gradients(SpikingPredictiveCoding(**options, window=0.06), made, x, y)
+    assert all(g.any() for g in gated)
+    agree(always, gated, 1e-13)
+
+
+@pytest.mark.parametrize("messages", MESSAGES)
+@pytest.mark.parametrize("values", ["spikes", "graded"])
+def test_without_a_reset_two_presentations_are_one_of_both(messages, values):
+    made, (x, y) = spiking(), batch()
+    options = {"messages": messages, "values": values, "coupling": 0.5, "window": 0.06}
+    rule = SpikingPredictiveCoding(**options, reset=False)
+    rule(copy.deepcopy(made), x, y)
+    second = list(rule.watch(made, x.flip(0), y.flip(0)))
+    start = SpikingPredictiveCoding(**options)
+    fresh = start._circuit(made, x, start._admit(made, x, y)[0])
+    with torch.no_grad():
+        through = [
+            fresh.step(a, b if t >= 40 else None, filtered=False)
+            for a, b in ((x, y), (x.flip(0), y.flip(0)))
+            for t in range(60)
+        ]
+    for now, other in zip(second, through[60:], strict=True):
+        agree(now.predictions, other.predictions, 1e-12)
+        for e, f in zip(now.errors, other.errors, strict=True):
+            assert (e - f).abs().max() < 1e-12
+    assert any(e is not None and bool(e.any()) for e in second[0].errors[:-1])  # a dendrite lingers
+
+
+def test_a_reset_forgets_and_so_does_another_batch_size():
+    made, (x, y) = spiking(), batch()
+    fresh = gradients(SpikingPredictiveCoding(), made, x, y)
+    rule = SpikingPredictiveCoding()
+    gradients(rule, made, x, y)
+    agree(gradients(rule, made, x, y), fresh, 1e-15)
+    going_on = SpikingPredictiveCoding(reset=False)
+    gradients(going_on, made, x[:3], y[:3])
+    agree(gradients(going_on, made, x, y), fresh, 1e-15)
+    assert relative_error(gradients(going_on, made, x, y)[0], fresh[0]) > 1e-3
+
+
+def test_what_is_left_goes_on_from_a_checkpoint():
+    made, (x, y) = spiking(), batch()
+    rule, other = (SpikingPredictiveCoding(reset=False, input="poisson") for _ in range(2))
+    gradients(rule, made, x, y)
+    other.load_state_dict(copy.deepcopy(rule.state_dict()))
+    agree(gradients(other, made, x, y), gradients(rule, made, x, y), 1e-15)
+
+
 def test_the_report_is_of_the_free_phase_alone():
     made, (x, y) = spiking(), batch()
     rule = SpikingPredictiveCoding(coupling=1.0)
@@ -544,11 +598,12 @@ def test_it_learns_digits(messages, learned):
         ({"values": "analogue"}, "values must be one of spikes, graded, not 'analogue'"),
         ({"input": "latency"}, "input must be one of constant, poisson, bernoulli, regular"),
         ({"coupling": -0.1}, r"coupling must be zero or positive, and finite, not -0\.1"),
-        ({"window": 0.03}, r"window must be within the 0\.02 s that are taught, not 0\.03 s"),
+        ({"window": 0.07}, r"window must be within the 0\.06 s of a presentation, not 0\.07 s"),
         ({"free": 0.0205}, r"free must be a whole number of steps of 0\.001 s, not 0\.0205 s"),
         ({"taught": 0.0}, r"taught must be positive and finite, not 0\.0"),
         ({"feedback": torch.ones(3)}, r"feedback must be a pcsnn\.Feedback, not Tensor"),
         ({"seed": -1}, "seed must be from 0"),
+        ({"reset": 1}, "reset must be"),
         ({"loss": "nonsense"}, "loss"),
     ],
 )

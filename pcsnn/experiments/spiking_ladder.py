@@ -1,12 +1,12 @@
 """From back-propagation to spikes, a constraint at a time: predictive coding on MNIST (3.2, 3.5).
 
 Each rung of the ladder is the one before with one thing taken away: exact values, exact slopes,
-graded errors, the transposed weights, an input that stands still. Beside it stand the rules that
-it begins with, what replaces a rung (events for pairs of neurons, fixed feedback for learned),
-event-coded Z-IL, and a network whose hidden layer does not learn. Neither source has such a
-ladder; all rungs share one network and one recipe, but for the learning rate. That is chosen for
-each rung on samples that are held out, after one epoch of a part of the training set, by the
-first seed; the test set chooses nothing.
+graded errors, the transposed weights, an input that stands still, a gate for plasticity and a
+reset. Beside it stand the rules that it begins with, what replaces a rung (events for pairs of
+neurons, fixed feedback for learned), event-coded Z-IL, and a network whose hidden layer does not
+learn. Neither source has such a ladder; all rungs share one network and one recipe, but for the
+learning rate. That is chosen for each rung on samples that are held out, after one epoch of a part
+of the training set, by the first seed; the test set chooses nothing.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class LadderConfiguration(Configuration):
     bias: float = 1.0  # of hidden neurons at the start: at their threshold, for silence is deaf
     samples: PositiveInt = 55_000  # to learn from
     held_out: PositiveInt = 5_000  # to choose a learning rate by, the last of the training set
-    few: PositiveInt = 20_000  # to try each rate on
+    few: PositiveInt = 10_000  # to try each rate on
     rates: tuple[PositiveFloat, ...] = (0.03, 0.1, 0.3)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 5e-4  # large enough for feedback to become the weights
     batch_size: PositiveInt = 100
-    epochs: PositiveInt = 10
+    epochs: PositiveInt = 8
     gain: PositiveFloat = 20.0  # of pairs
     threshold: PositiveFloat = 0.1  # of events
     free: PositiveFloat = 0.04

@@ -32,6 +32,7 @@ class Rung:
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
         hidden_learns: whether the layers below the output do.
+        always: whether synapses are plastic at all times, and nothing is reset between samples.
     """
 
     rule: str = "circuit"
@@ -41,6 +42,7 @@ class Rung:
     feedback: str = "exact"
     input: str = "constant"
     hidden_learns: bool = True
+    always: bool = False
 
 
 #: The ladder by name, from the top down; what stands beside a rung comes after it.
@@ -57,6 +59,7 @@ RUNGS: Mapping[str, Rung] = {
     "learned-feedback": Rung(messages="pairs", feedback="learned"),
     "fixed-feedback": Rung(messages="pairs", feedback="fixed"),
     "poisson": Rung(messages="pairs", feedback="learned", input="poisson"),
+    "always-plastic": Rung(messages="pairs", feedback="learned", input="poisson", always=True),
     "event-z-il": Rung("z-il", messages="sigma-delta"),
     "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
 }
@@ -100,7 +103,8 @@ def make_rule(
         input=rung.input,
         free=free,
         taught=taught,
-        window=taught,
+        window=free + taught if rung.always else taught,
+        reset=not rung.always,
         seed=seed,
     )
 

@@ -40,6 +40,18 @@ from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Synapse
 
 Error = Tensor | None  # None: exactly zero, because no teacher has spoken yet
+#: What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error.
+Remains = tuple[
+    tuple[Tensor, ...], tuple[Tensor, ...] | None, Error,
+    tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, Error,
+]  # fmt: skip
+
+
+class Memory:
+    """What one presentation leaves to the next, where nothing is reset."""
+
+    def __init__(self) -> None:
+        self.remains: list[Remains] = []
 
 
 class Instant(NamedTuple):
@@ -146,6 +158,32 @@ class Circuit:
             )
         weights = [part.weight for part in parts[1:]]
         self.B: Sequence[Tensor] = weights if feedback is None else feedback
+
+    def remains(self) -> list[Remains]:
+        """What each layer holds now, from below upwards, in plain tuples; nothing is copied."""
+
+        def plain(state: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+            return None if state is None else tuple(state)
+
+        return [
+            (tuple(p.trace), plain(p.neurons), p.back, plain(p.apical), plain(p.speech), p.error)
+            for p in self.populations
+        ]
+
+    def fits(self, remains: Sequence[Remains]) -> bool:
+        """Whether a circuit of these shapes, this precision and device has left them."""
+        traces = [(p.trace[0], left[0][0]) for p, left in zip(self.populations, remains)]  # noqa: B905
+        return len(remains) == len(self.populations) and all(
+            (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) for a, b in traces
+        )
+
+    def resume(self, remains: Sequence[Remains]) -> None:
+        """Go on from what a circuit of the same shapes held."""
+        for p, (trace, neurons, back, apical, speech, error) in zip(
+            self.populations, remains, strict=True
+        ):
+            p.trace, p.back, p.apical, p.speech, p.error = trace, back, apical, speech, error
+            p.neurons = None if neurons is None else State(*neurons)
 
     def step(self, arriving: Tensor, y: Tensor | None, *, filtered: bool = True) -> Instant:
         """One step of ``dt`` seconds.

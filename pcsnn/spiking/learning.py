@@ -27,9 +27,10 @@ from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 from pcsnn.spiking import doors
-from pcsnn.spiking.circuit import Circuit, Instant, Wiring
+from pcsnn.spiking.circuit import Circuit, Instant, Memory, Wiring
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.derivatives import DERIVATIVES, Boxcar
+from pcsnn.spiking.eligibility import Eligibility
 from pcsnn.spiking.errors import Messages, Pairs, as_messages
 from pcsnn.spiking.lif import admit_step
 from pcsnn.spiking.simulation import whole_steps
@@ -63,13 +64,16 @@ class SpikingPredictiveCoding(Rule):
         output_synapse: that of the output, whose currents the teacher is held against.
         free: seconds before the teacher speaks.
         taught: seconds that it speaks.
-        window: the last seconds of these, in which weights learn.
+        window: the last seconds of the presentation, in which weights learn. With ``free +
+            taught`` they always do: no gate is needed where errors are zero without a teacher.
+        reset: whether each call begins at rest; otherwise where the last one ended, if its batch
+            was of the same shape.
         dt: seconds a step.
         seed: a seed, or a generator on the CPU, for the input's spikes.
 
     Raises:
         TypeError, ValueError: for names that are not there, times that are not whole numbers of
-            steps, time constants shorter than a step, and a window longer than the teacher.
+            steps, time constants shorter than a step, and a window longer than a presentation.
 
     Example:
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
@@ -92,12 +96,15 @@ class SpikingPredictiveCoding(Rule):
     free: float = 0.04
     taught: float = 0.02
     window: float = 0.02
+    reset: bool = True
     dt: float = 0.001
     seed: int | torch.Generator = 0
     generator: torch.Generator = field(init=False, repr=False, compare=False)
+    memory: Memory = field(init=False, repr=False, compare=False, default_factory=Memory)
 
     def __post_init__(self) -> None:
         as_loss(self.loss)
+        validate.flag("reset", self.reset)
         validate.non_negative("coupling", self.coupling)
         validate.one_of("values", self.values, VALUES)
         validate.one_of("input", self.input, INPUTS)
@@ -118,9 +125,10 @@ class SpikingPredictiveCoding(Rule):
             doors.admit_tau(f"{name}.tau", synapse.tau, self.dt)
         for name in ("free", "taught", "window"):
             whole_steps(name, validate.positive(name, getattr(self, name)), self.dt)
-        if self.window > self.taught:
+        if self._steps("window") > self._steps("free") + self._steps("taught"):
             raise ValueError(
-                f"window must be within the {self.taught} s that are taught, not {self.window} s"
+                f"window must be within the {self.free + self.taught:g} s of a presentation, "
+                f"not {self.window} s"
             )
         messages = as_messages(self.messages)
         if isinstance(messages, Pairs):
@@ -172,30 +180,24 @@ class SpikingPredictiveCoding(Rule):
         assert isinstance(network, Network)
         draws = torch.Generator()
         draws.set_state(self.generator.get_state())
-        yield from self._present(network, x, y, energy, draws)
+        yield from self._present(self._circuit(network, x, energy), network, x, y, draws)
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator of the input's spikes, and the feedback, which may learn."""
+        """The generator of the input's spikes, what is left, and the feedback, which may learn."""
         own = {} if self.feedback is None else {"feedback": self.feedback.state_dict()}
-        return {"generator": self.generator.get_state(), **own}
+        return {"generator": self.generator.get_state(), "left": list(self.memory.remains), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put them back as they were."""
         self.generator.set_state(state["generator"].cpu())
+        self.memory.remains = list(state.get("left", []))
         if self.feedback is not None:
             self.feedback.load_state_dict(state["feedback"])
 
     # -- one presentation ------------------------------------------------------------------
 
-    def _present(
-        self,
-        network: Network,
-        x: Tensor,
-        y: Tensor,
-        energy: OutputEnergy,
-        draws: torch.Generator,
-    ) -> Iterator[Instant]:
-        """Free, then taught."""
+    def _circuit(self, network: Network, x: Tensor, energy: OutputEnergy) -> Circuit:
+        """At rest, or with what the last call left."""
         derivative = self.derivative
         wiring = Wiring(
             self.synapse,
@@ -208,6 +210,14 @@ class SpikingPredictiveCoding(Rule):
         )
         feedback = None if self.feedback is None else self.feedback.matrices(network)
         circuit = Circuit(network, x, energy, wiring, feedback)
+        if circuit.fits(self.memory.remains):
+            circuit.resume(self.memory.remains)
+        return circuit
+
+    def _present(
+        self, circuit: Circuit, network: Network, x: Tensor, y: Tensor, draws: torch.Generator
+    ) -> Iterator[Instant]:
+        """Free, then taught."""
         free, taught = self._steps("free"), self._steps("taught")
         coding, t_ref = CODINGS[self.input], doors.neurons_of(network)[0].t_ref or 0.004
         arriving = coding.activity(x, free + taught, self.dt, t_ref, draws)
@@ -225,10 +235,11 @@ class SpikingPredictiveCoding(Rule):
         assert isinstance(network, Network)
         free, taught = self._steps("free"), self._steps("taught")
         plastic = free + taught - self._steps("window")
-        synapses = [_Eligibility() for _ in network.layers]
+        synapses = [Eligibility() for _ in network.layers]
         spikes = [torch.zeros((), dtype=x.dtype, device=x.device)] * (len(synapses) - 1)
         u = torch.zeros_like(y)
-        present = self._present(network, x, y, energy, self.generator)
+        circuit = self._circuit(network, x, energy)
+        present = self._present(circuit, network, x, y, self.generator)
         for t, now in enumerate(present, start=1):
             spikes = [so_far + s for so_far, s in zip(spikes, now.spikes, strict=True)]
             if t <= free:
@@ -236,16 +247,19 @@ class SpikingPredictiveCoding(Rule):
             if t > plastic:
                 for k, synapse in enumerate(synapses):
                     synapse.see(now, k)
-        found = list(self._gradients(network, synapses, -1 / (self._steps("window") * len(x))))
+        steps = min(self._steps("window"), taught)  # in which there are errors
+        found = list(self._gradients(network, synapses, -1 / (steps * len(x))))
         if not all_finite([*now.predictions, u, *(gradient for _, gradient in found)]):
             explain_non_finite(network, x, y)
+        if not self.reset:
+            self.memory.remains = circuit.remains()
         if self.values == "spikes":
             doors.tell_rates(network, spikes, self.free + self.taught)
         report = Report(energy.mean(u, y), energy.read_out.function(u), steps=free + taught)
         return found, report
 
     def _gradients(
-        self, network: Network, synapses: list[_Eligibility], scale: float
+        self, network: Network, synapses: list[Eligibility], scale: float
     ) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Eq. 43 of every stage; a feedback matrix that learns is given its weight's own."""
         for k, (part, synapse) in enumerate(zip(network.parts(), synapses, strict=True)):
@@ -275,26 +289,3 @@ class SpikingPredictiveCoding(Rule):
         doors.admit_delay("free", self.free, up * self.synapse.delay + self.output_synapse.delay)
         doors.admit_delay("taught", self.taught, (network.depth - 1) * self.synapse.delay)
         return OutputEnergy(loss, read_out_of(network)), x, y
-
-
-class _Eligibility:
-    """What the synapses of one stage have seen while the window was open."""
-
-    def __init__(self) -> None:
-        self.errors: list[Tensor] = []
-        self.traces: list[Tensor] = []
-
-    def see(self, now: Instant, k: int) -> None:
-        """One step of stage ``k``; of a constant input only the errors differ."""
-        error, trace = now.errors[k], now.traces[k]
-        error = torch.zeros_like(now.predictions[k]) if error is None else error
-        if self.traces and self.traces[-1] is trace:
-            self.errors[-1] = self.errors[-1] + error
-        else:
-            self.errors.append(error)
-            self.traces.append(trace)
-
-    def products(self, scale: float) -> tuple[Tensor, Tensor]:
-        """``Σ ε āᵀ`` and ``Σ ε``, over time and batch."""
-        e = scale * torch.cat(self.errors)
-        return e.mT @ torch.cat(self.traces), e.sum(0)
