@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pcsnn.energies import Energy, as_energy
@@ -48,7 +49,9 @@ class ValueNode(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """What the energy hands on of ``u``, or of the value that is held here instead."""
-        visitor = _visitor.get()
+        # What torch.compile made is refused where a visitor comes, and not every version can
+        # look for one.
+        visitor = None if torch.compiler.is_compiling() else _visitor.get()
         if visitor is not None:
             return visitor.meet(self, u)
         energy = self.energy.begin(u)

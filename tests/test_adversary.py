@@ -42,7 +42,7 @@ def close(mine, theirs, tolerance):
     largest = max([1e-30, *(t.abs().max().item() for t in (*mine, *theirs) if t.numel())])
     assert all(a.shape == b.shape for a, b in zip(mine, theirs, strict=True))
     off = max((a - b).abs().max().item() for a, b in [*zip(mine, theirs, strict=True), NONE])
-    floor = 16 * max([0.0, *(torch.finfo(t.dtype).eps for t in theirs if t.is_floating_point())])
+    floor = 128 * max([0.0, *(torch.finfo(t.dtype).eps for t in theirs if t.is_floating_point())])
     assert off <= tolerance * largest + floor, f"off by {off / largest:.3g} of {largest:.3g}"
     return True
 

@@ -128,7 +128,8 @@ def within(report, filled, states):
     seen = [t for state in states for t in (*state.errors, state.energies)]
     ended = [] if report.energy is None else [report.energy]
     finite = all(bool(torch.isfinite(t).all()) for t in [*ended, *filled, *seen])
-    return finite and all(float(v.abs().max()) < 1e3 for s in states for v in s.values)
+    held = [v for s in states for v in (*s.values, *s.predictions, *s.errors)]
+    return finite and all(float(v.abs().max()) < 1e3 for v in held)
 
 
 @pytest.mark.parametrize("name", RULES)
