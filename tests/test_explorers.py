@@ -258,7 +258,7 @@ def test_attention_shows_each_step_of_the_inference():
             assert (found - 9 * expected.clamp_min(0)).abs().max() <= 0.5 + 1e-9
         assert told.startswith(f"t = {t}: ")
     assert frames[0][2] == frames[0][3] == "0" * 16
-    i, j = divmod(int((states[3] - states[0]).abs().argmax()), 4)
+    i, j = divmod(int((states[3] - states[0]).argmax()), 4)
     assert f"“{WORDS[i]}” (row {i + 1}) reads “{WORDS[j]}” (column {j + 1}), from " in frames[3][0]
     assert f"to {states[3][i, j]:.3f}." in frames[3][0]
 

@@ -98,12 +98,12 @@ def _node(network: Transformer) -> int:
 
 
 def _told(t: int, before: Tensor, now: Tensor, words: Sequence[str]) -> str:
-    """The largest change, in words."""
-    move = (now - before).abs()
+    """The largest gain, in words: what one word gains in a row of two the other loses."""
+    move = now - before
     if t == 0 or not move.any():
         return f"t = {t}: the attention is that of the forward pass."
     i, j = divmod(int(move.argmax()), len(words))
     return (
-        f"t = {t}: what has moved most is how much “{words[i]}” (row {i + 1}) reads “{words[j]}” "
+        f"t = {t}: what has grown most is how much “{words[i]}” (row {i + 1}) reads “{words[j]}” "
         f"(column {j + 1}), from {before[i, j]:.3f} to {now[i, j]:.3f}."
     )
