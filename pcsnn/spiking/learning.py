@@ -79,7 +79,7 @@ class SpikingPredictiveCoding(Rule):
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
         >>> network = pcsnn.mlp([784, 256, 10], pcsnn.spiking.LIFRate())
         >>> for layer in network.layers:  # currents about the threshold: silence does not learn
-        ...     torch.nn.init.ones_(layer.linear.bias)
+        ...     _ = torch.nn.init.ones_(layer.linear.bias)
         >>> rule = SpikingPredictiveCoding(messages="pairs", derivative="boxcar")
         >>> report = rule(network, x, y)  # fills .grad
     """
