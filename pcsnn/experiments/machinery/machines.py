@@ -71,7 +71,7 @@ def _cluster(scheduler: str) -> Iterator[None]:
     kept = f"what is finished is kept in {all_work()}, and the same command continues"
     try:
         client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError, AssertionError) as error:  # but for the first no address
+    except (OSError, ValueError, TypeError, AssertionError) as error:  # the last: no address
         raise ExperimentError(f"scheduler {scheduler!r} does not answer; {kept}") from error
     with client:
         _await_worker(client, f"scheduler {scheduler!r} has no workers; {kept}")
