@@ -55,8 +55,8 @@ def prove(name: str, goal: Any, given: Facts, *, quiet: bool = False) -> dict[st
     Raises:
         ProofError: when the goal can fail, with how; or when the solver finds neither a proof
             nor how.
-        CheckError: when the proof proves nothing: the goal is given, or its denial follows too,
-            because what is given contradicts itself.
+        pcsnn.comparisons.CheckError: when the proof proves nothing: the goal is given, or its
+            denial follows too, because what is given contradicts itself.
         ImportError: without the solver.
     """
     z3 = _solver()
@@ -112,7 +112,7 @@ def refute(goal: Any, given: Facts) -> dict[str, Fraction] | None:
 
     Raises:
         ProofError: when the solver cannot tell, or has found numbers that are no fractions.
-        CheckError: when nothing at all satisfies what is given.
+        pcsnn.comparisons.CheckError: when nothing at all satisfies what is given.
     """
     z3 = _solver()
     answer, solver = _answer(given, _denial(goal))
@@ -143,8 +143,8 @@ def interpret(formula: Any, meaning: Mapping[str, Any], domains: Mapping[str, An
         True or false; a formula, where meanings have letters in them.
 
     Raises:
-        CheckError: where *all* means nothing: a sort without values, or a condition that none of
-            them meets.
+        pcsnn.comparisons.CheckError: where *all* means nothing: a sort without values, or a
+            condition that none of them meets.
         ValueError: when a letter has no meaning, or the formula has more in it than this reads.
     """
     return _Reading(meaning, domains).read(formula, [])

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Synapse
 
 Error = Tensor | None  # None: exactly zero, because no teacher has spoken yet
-#: What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error.
+# What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error.
 Remains = tuple[
     tuple[Tensor, ...], tuple[Tensor, ...] | None, Error,
     tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, Error,
@@ -54,7 +53,8 @@ class Memory:
         self.remains: list[Remains] = []
 
 
-class Instant(NamedTuple):
+@dataclass(frozen=True)
+class Instant:
     """The circuit after one step. Stage ``k`` leads to layer ``l = k + 2``, the last to the output.
 
     Attributes:
@@ -127,7 +127,8 @@ class Circuit:
     error says arrives in the layer below with the next step. Weights are read, never written.
 
     Args:
-        network: its hidden layers' activations are :class:`LIFRate` where values spike.
+        network: its hidden layers' activations are :class:`~pcsnn.spiking.LIFRate` where values
+            spike.
         like: ``(B, n_in)``: a batch's shape.
         energy: of the output, whose error the teacher gives.
         wiring: how it is put together.

@@ -53,7 +53,7 @@ class SpikingPredictiveCoding(Rule):
         messages: how errors are told to the layer below: ``"graded"``, ``"pairs"``,
             ``"sigma-delta"``, or one of :mod:`pcsnn.spiking.errors` with other settings.
         derivative: what stands for ``σ'``: ``"exact"``, ``"boxcar"`` of the neuron's own current,
-            or a :class:`~pcsnn.spiking.circuit.Boxcar` with other limits.
+            or a :class:`~pcsnn.spiking.Boxcar` with other limits.
         feedback: matrices in the place of the transposed weights. Those that learn are given
             the change of their forward weights (Kolen and Pollack).
         coupling: ``λ``, how much of its error a neuron is driven by: 0 for back-propagation's
@@ -139,7 +139,8 @@ class SpikingPredictiveCoding(Rule):
         """Fill ``.grad`` with minus the change of each weight, over the learning rate.
 
         Args:
-            network: a :class:`pcsnn.Network` of :class:`LIFRate` neurons; its weights are read.
+            network: a :class:`pcsnn.Network` of :class:`~pcsnn.spiking.LIFRate` neurons; its
+                weights are read.
             x: inputs from 0 to 1, ``(B, n_in)``.
             y: labels ``(B,)`` or targets ``(B, n_out)``.
 

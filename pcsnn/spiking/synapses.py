@@ -58,7 +58,7 @@ class Synapse(ABC):
     @property
     @abstractmethod
     def delay(self) -> float:
-        """How late the output is, on average, in seconds: ``∫ t h(t) dt / ∫ h(t) dt``."""
+        """Seconds by which the output is late on average, ``∫ t h(t) dt / ∫ h(t) dt``."""
 
     @abstractmethod
     def kernel(self, t: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class Alpha(Synapse):
 
     @property
     def delay(self) -> float:
-        """``2τ``: two filters."""
+        """``2τ``, of two filters."""
         return 2 * self.tau
 
     @staticmethod
