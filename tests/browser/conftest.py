@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..conftest import SITE, missing
+from ..conftest import CHAPTERS, SITE, missing
 from .audit import Audit
 
 
@@ -71,3 +71,25 @@ def visit(browser) -> Iterator[Callable[..., Any]]:
     yield _visit
     for context in opened:
         context.close()
+
+
+@pytest.fixture
+def visit_alone(visit, tmp_path) -> Callable[..., Any]:
+    """Open an explorer on a page of its own, in the book's style, from a file."""
+
+    def _visit_alone(explorer, **options):
+        style = (CHAPTERS / "_static" / "book.css").read_text(encoding="utf-8")
+        file = tmp_path / "explorer.html"
+        file.write_text(
+            "<!doctype html><html lang='en'><meta charset='utf-8'><title>An explorer</title>"
+            "<meta name='viewport' content='width=device-width'>"
+            f"<style>{style}</style><body style='margin:0 1rem'><main><h1>An explorer</h1>"
+            f"{explorer.to_html()}</main></html>",
+            encoding="utf-8",
+        )
+        page = visit(file.as_uri(), **options)
+        if "theme" in options:
+            page.evaluate(f"document.documentElement.dataset.theme = '{options['theme']}'")
+        return page
+
+    return _visit_alone

@@ -9,7 +9,6 @@ from pcsnn import InferenceLearning, data, explorers
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 
-from ..conftest import CHAPTERS
 from .audit import violations
 
 pytestmark = pytest.mark.browser
@@ -22,23 +21,11 @@ with torch.no_grad():  # so that pictures differ, and cover the greys
 
 
 @pytest.fixture
-def explore(visit, tmp_path):
-    """Open the explorer on a page of its own, from a file."""
+def explore(visit_alone):
+    """Open the explorer of the latent plane."""
 
     def _explore(**options):
-        style = (CHAPTERS / "_static" / "book.css").read_text(encoding="utf-8")
-        file = tmp_path / "explorer.html"
-        file.write_text(
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>Codes</title>"
-            "<meta name='viewport' content='width=device-width'>"
-            f"<style>{style}</style><body style='margin:0 1rem'><main><h1>Codes</h1>"
-            f"{explorers.latent(NETWORK, DIGITS).to_html()}</main></html>",
-            encoding="utf-8",
-        )
-        page = visit(file.as_uri(), **options)
-        if "theme" in options:
-            page.evaluate(f"document.documentElement.dataset.theme = '{options['theme']}'")
-        return page
+        return visit_alone(explorers.latent(NETWORK, DIGITS), **options)
 
     return _explore
 
@@ -126,15 +113,13 @@ def test_it_is_a_complete_figure_without_a_script(explore):
     assert torch.equal(greys(page), greys(live))
 
 
-def test_the_attention_of_each_step_is_shown(visit, tmp_path):
+def test_the_attention_of_each_step_is_shown(visit_alone):
     """The other explorer of cells: what its slider shows is what its frames say."""
     network = transformer(9, 6, 8, step="natural", seed=2, dtype=torch.float64)
     x = torch.tensor([[1, 2, 3, 4]])
     rule = InferenceLearning("cross_entropy", steps=3, step_size=0.5, on_divergence="allow")
     made = explorers.attention(network, rule, x, (x + 1) % 9, ("one", "two", "<three>", "four"))
-    file = tmp_path / "attention.html"
-    file.write_text(f"<!doctype html><meta charset='utf-8'>{made.to_html()}", encoding="utf-8")
-    page = visit(file.as_uri())
+    page = visit_alone(made)
     assert "<three>" in page.locator(f"{CELLS} svg text").all_text_contents()[2].strip()
     for t, (words, *layers) in reversed(list(enumerate(made.data["frames"]))):
         assert told(page) == words

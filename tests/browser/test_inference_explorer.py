@@ -11,7 +11,6 @@ import torch
 from pcsnn import ZIL, Backprop, FaZIL, InferenceLearning, explorers, mlp
 from pcsnn.predictive.inference import infer, perturbed
 
-from ..conftest import CHAPTERS
 from .audit import violations
 
 pytestmark = pytest.mark.browser
@@ -25,23 +24,11 @@ for _layer in (*SIGMOID.layers, *RELU.layers):
 
 
 @pytest.fixture
-def explore(visit, tmp_path):
-    """Open the inference explorer on a page of its own, from a file."""
+def explore(visit_alone):
+    """Open the explorer of inference."""
 
     def _explore(network=None, x=None, y=None, **options):
-        style = (CHAPTERS / "_static" / "book.css").read_text(encoding="utf-8")
-        file = tmp_path / "explorer.html"
-        file.write_text(
-            "<!doctype html><html lang='en'><meta charset='utf-8'><title>Inference</title>"
-            "<meta name='viewport' content='width=device-width'>"
-            f"<style>{style}</style><body style='margin:0 1rem'><main><h1>Inference</h1>"
-            f"{explorers.inference(network, x, y).to_html()}</main></html>",
-            encoding="utf-8",
-        )
-        page = visit(file.as_uri(), **options)
-        if "theme" in options:
-            page.evaluate(f"document.documentElement.dataset.theme = '{options['theme']}'")
-        return page
+        return visit_alone(explorers.inference(network, x, y), **options)
 
     return _explore
 
