@@ -398,7 +398,7 @@ def test_without_a_reset_two_presentations_are_one_of_both(messages, values):
     rule(copy.deepcopy(made), x, y)
     second = list(rule.watch(made, x.flip(0), y.flip(0)))
     start = SpikingPredictiveCoding(**options)
-    fresh = start._circuit(made, x, start._admit(made, x, y)[0])
+    fresh = start._circuit(made, x, start._admit(made, x, y)[0], [])
     with torch.no_grad():
         through = [
             fresh.step(a, b if t >= 40 else None, filtered=False)

@@ -33,7 +33,6 @@ from pcsnn.experiments.spiking_rungs import (
     events_of,
     make_rule,
     parts_of,
-    said,
     spikes_of,
 )
 from pcsnn.networks import Network, mlp
@@ -47,16 +46,19 @@ class LadderConfiguration(Configuration):
     """The values of the experiment; all are ours unless a comment says otherwise."""
 
     dataset: str = "mnist"  # the thesis's (2.2)
-    hidden: tuple[PositiveInt, ...] = (256,)
+    hidden: PositiveInt = 256  # neurons, in each hidden layer
     bias: float = 1.0  # of hidden neurons at the start: at their threshold, for silence is deaf
     samples: PositiveInt = 55_000  # to learn from
     held_out: PositiveInt = 5_000  # to choose a learning rate by, the last of the training set
     few: PositiveInt = 10_000  # to try each rate on
     rates: tuple[PositiveFloat, ...] = (0.03, 0.1, 0.3)
+    online_rates: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)  # one sample at a time
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 5e-4  # large enough for feedback to become the weights
     batch_size: PositiveInt = 100
-    epochs: PositiveInt = 8
+    epochs: PositiveInt = 10
+    steps: PositiveInt = 20  # of inference learning
+    step_size: PositiveFloat = 0.1
     gain: PositiveFloat = 20.0  # of pairs
     threshold: PositiveFloat = 0.1  # of events
     free: PositiveFloat = 0.04
@@ -90,14 +92,18 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
     climb = Climb(c, name, learning, setting.seed or 0)
     climb.begin(climb.network)
 
-    def look(_: History) -> None:
+    optimiser = climb.optimiser(rate)
+
+    def look(history: History) -> None:
+        for group in optimiser.param_groups:  # falls in equal steps, to nothing after the last
+            group["lr"] = rate * (1 - history.epochs / climb.length().epochs)
         climb.end_epoch(climb.network)
         climb.note("validation_accuracy", climb.accuracy(held_out))
         climb.note("test_accuracy", climb.accuracy(test))
 
     history = train_run(
-        climb.network, climb, climb.optimiser(rate), (learning, held_out),
-        Length(c.epochs, c.batch_size), setting, context, after_epoch=look,
+        climb.network, climb, optimiser, (learning, held_out),
+        climb.length(), setting, context, after_epoch=look,
     )  # fmt: skip
     return Outcome(
         curves={"train_loss": history.curves["train_loss"], **climb.curves},
@@ -124,14 +130,14 @@ def try_rates(configuration: LadderConfiguration, name: str, device: str) -> dic
     c, found = configuration, dict[float, float]()
     training, _ = datasets(c.dataset, device)
     few, held_out = split(training, min(c.few, c.samples), c.held_out)
-    for rate in c.rates:
+    for rate in c.online_rates if RUNGS[name].online else c.rates:
         climb = Climb(c, name, few, c.seeds[0])
         trial = Setting(name=f"trial-{rate:g}", seed=c.seeds[0])
         with TemporaryDirectory() as folder:
             beside = Context(device, Path(folder) / "trial.pt")
             history = train_run(
                 climb.network, climb, climb.optimiser(rate), (few, held_out),
-                Length(1, c.batch_size), trial, beside,
+                Length(1, climb.length().batch_size), trial, beside,
             )  # fmt: skip
         found[rate] = 0.0 if history.diverged else climb.accuracy(held_out)
     return found
@@ -160,7 +166,8 @@ class Climb(Observed):
         self, configuration: LadderConfiguration, name: str, learning: data.Dataset, seed: int
     ) -> None:
         self.configuration, self.rung = configuration, RUNGS[name]
-        c, self.network = configuration, _network(configuration, learning, seed)
+        c = configuration
+        self.network = _network(c, learning, self.rung.layers, seed)
         self.feedback: Feedback | None = None
         if self.rung.feedback != "exact":
             learn = self.rung.feedback == "learned"
@@ -168,11 +175,17 @@ class Climb(Observed):
         self.own = make_rule(
             self.rung, self.feedback, 2000 + seed,
             gain=c.gain, threshold=c.threshold, free=c.free, taught=c.taught,
+            inference=(c.steps, c.step_size),
         )  # fmt: skip
         probe = learning.take(min(c.probe, len(learning)))
         super().__init__(self.own, Backprop(LOSS), probe)
         for layer in self.network.layers[:-1]:
             layer.requires_grad_(self.rung.hidden_learns)
+
+    def length(self) -> Length:
+        """How long it learns, and from how many samples at a time."""
+        c = self.configuration
+        return Length(1, 1) if self.rung.online else Length(c.epochs, c.batch_size)
 
     def optimiser(self, rate: float) -> torch.optim.Optimizer:
         """Of all that learns."""
@@ -197,7 +210,7 @@ class Climb(Observed):
             return evaluate(self.network, held, loss=None)["accuracy"]
         right = 0
         for x, y in parts_of(held):
-            right += int((said(rule, self.network, x, y).argmax(1) == y).sum())
+            right += int((rule.predict(self.network, x).argmax(1) == y).sum())
         return right / len(held)
 
     def compare(self, network: Network) -> dict[str, float]:
@@ -222,13 +235,13 @@ class Climb(Observed):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
         super().load_state_dict(state)
-        if not isinstance(self.own, Backprop):
+        if "rule" in state and hasattr(self.own, "load_state_dict"):
             self.own.load_state_dict(state["rule"])
 
 
-def _network(c: LadderConfiguration, learning: data.Dataset, seed: int) -> Network:
+def _network(c: LadderConfiguration, learning: data.Dataset, layers: int, seed: int) -> Network:
     """LIF rates below the output, their currents about the threshold."""
-    sizes = [learning.inputs.shape[1], *c.hidden, len(learning.classes)]
+    sizes = [learning.inputs.shape[1], *[c.hidden] * layers, len(learning.classes)]
     network = mlp(sizes, LIFRate(), seed=seed, device=str(learning.device))
     for layer in network.layers[:-1]:
         torch.nn.init.constant_(layer.linear.bias, c.bias)
@@ -240,8 +253,8 @@ EXPERIMENT = Experiment(
     summary="784-256-10 from back-propagation to spikes for values and errors, a rung at a time",
     configurations={
         "smoke": LadderConfiguration(
-            dataset="digits", hidden=(24,), samples=400, held_out=200, few=200, rates=(0.03, 0.1),
-            batch_size=50, epochs=2, probe=100, seeds=(0,),
+            dataset="digits", hidden=24, samples=400, held_out=200, few=200, rates=(0.03, 0.1),
+            online_rates=(0.001, 0.01), batch_size=50, epochs=2, probe=100, seeds=(0,),
         ),
         "laptop": LadderConfiguration(),
         "paper": LadderConfiguration(epochs=30, seeds=(0, 1, 2, 3, 4)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.predictive.zil import ZIL
 from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
 from pcsnn.spiking.errors import as_messages
@@ -25,7 +26,7 @@ class Rung:
     """What is taken away; where nothing is, it is as in back-propagation.
 
     Attributes:
-        rule: ``"backprop"``, ``"z-il"`` or ``"circuit"``.
+        rule: ``"backprop"``, ``"il"``, ``"z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
         messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events.
         derivative: what stands for the slope.
@@ -33,6 +34,9 @@ class Rung:
         input: ``"constant"`` or ``"poisson"``.
         hidden_learns: whether the layers below the output do.
         always: whether synapses are plastic at all times, and nothing is reset between samples.
+        coupling: how much of its error a neuron is driven by.
+        layers: hidden ones.
+        online: whether samples come one at a time, and each once.
     """
 
     rule: str = "circuit"
@@ -43,28 +47,38 @@ class Rung:
     input: str = "constant"
     hidden_learns: bool = True
     always: bool = False
+    coupling: float = 0.0
+    layers: int = 1
+    online: bool = False
 
+
+_STRICT = Rung(messages="pairs", feedback="learned", input="poisson", always=True)
 
 #: The ladder by name, from the top down; what stands beside a rung comes after it.
 RUNGS: Mapping[str, Rung] = {
     "control": Rung("backprop", hidden_learns=False),
     "backprop": Rung("backprop"),
+    "il": Rung("il"),
     "z-il": Rung("z-il"),
     "feedback-alignment": Rung("z-il", feedback="fixed"),
     "graded": Rung(values="graded", derivative="exact"),
     "value-spikes": Rung(derivative="exact"),
     "boxcar": Rung(),
     "pairs": Rung(messages="pairs"),
+    "pairs-weakly-coupled": Rung(messages="pairs", coupling=0.1),
+    "pairs-coupled": Rung(messages="pairs", coupling=1.0),
     "sigma-delta": Rung(messages="sigma-delta"),
     "learned-feedback": Rung(messages="pairs", feedback="learned"),
     "fixed-feedback": Rung(messages="pairs", feedback="fixed"),
     "poisson": Rung(messages="pairs", feedback="learned", input="poisson"),
-    "always-plastic": Rung(messages="pairs", feedback="learned", input="poisson", always=True),
+    "always-plastic": _STRICT,
+    "two-layers": replace(_STRICT, layers=2),
+    "online": replace(_STRICT, online=True),
     "event-z-il": Rung("z-il", messages="sigma-delta"),
     "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
 }
 
-Rule = Backprop | ZIL | SpikingPredictiveCoding
+Rule = Backprop | InferenceLearning | ZIL | SpikingPredictiveCoding
 
 
 def make_rule(
@@ -76,6 +90,7 @@ def make_rule(
     threshold: float,
     free: float,
     taught: float,
+    inference: tuple[int, float],
 ) -> Rule:
     """The rule of a rung.
 
@@ -87,9 +102,13 @@ def make_rule(
         threshold: of events.
         free: seconds before the teacher speaks.
         taught: seconds that it speaks, all of them plastic.
+        inference: steps of inference learning, and their size.
     """
     if rung.rule == "backprop":
         return Backprop(LOSS)
+    if rung.rule == "il":
+        steps, step_size = inference
+        return InferenceLearning(LOSS, steps=steps, step_size=step_size)
     events = SigmaDelta(threshold)
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
@@ -99,6 +118,7 @@ def make_rule(
         messages=messages[rung.messages],  # type: ignore[arg-type]
         derivative=rung.derivative,
         feedback=feedback,
+        coupling=rung.coupling,
         values=rung.values,
         input=rung.input,
         free=free,
@@ -113,17 +133,6 @@ def parts_of(held: data.Dataset) -> list[tuple[Tensor, Tensor]]:
     """Inputs and labels, some samples at a time."""
     parts = held.inputs.split(AT_A_TIME), held.labels.split(AT_A_TIME)
     return list(zip(*parts, strict=True))
-
-
-@torch.no_grad()
-def said(rule: SpikingPredictiveCoding, network: Network, x: Tensor, y: Tensor) -> Tensor:
-    """The output's current, summed over the free phase, in which no label is read: ``(B, n)``."""
-    total = torch.zeros(len(x), network.outputs, dtype=x.dtype, device=x.device)
-    for now in rule.watch(network, x, y):
-        if now.t > rule.free + rule.dt / 2:
-            break
-        total += now.predictions[-1]
-    return total
 
 
 @torch.no_grad()

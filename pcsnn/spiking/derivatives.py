@@ -43,13 +43,17 @@ class Boxcar:
 
     def __call__(self, sigma: Activation, x: Tensor) -> Tensor:
         """``h`` within the window, 0 beside it."""
+        low, high, h = self.limits(sigma)
+        return h * ((x > low) & (x < high)).to(x.dtype)
+
+    def limits(self, sigma: Activation) -> tuple[float, float, float]:
+        """From which current to which an error passes, and the factor ``h`` on it."""
         unit = 1.0
         if isinstance(sigma, LIFRate):
             unit = sigma.neuron.v_th - sigma.neuron.v_rest
-        ends = torch.tensor([self.low * unit, self.high * unit], dtype=torch.float64)
-        low, high = sigma.function(ends).tolist()
-        h = (high - low) / ((self.high - self.low) * unit)
-        return h * ((x > self.low * unit) & (x < self.high * unit)).to(x.dtype)
+        low, high = self.low * unit, self.high * unit
+        at_low, at_high = sigma.function(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        return low, high, (at_high - at_low) / (high - low)
 
 
 #: What may stand for ``σ'``, by name.

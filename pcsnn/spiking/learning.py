@@ -11,6 +11,7 @@ the current of its neuron's dendrite and the trace of the spikes that it has see
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,14 @@ from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.randomness import as_generator
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
-from pcsnn.spiking import doors
-from pcsnn.spiking.circuit import Circuit, Instant, Memory, Wiring
+from pcsnn.spiking import compiled_circuit, doors
+from pcsnn.spiking.circuit import Circuit, Instant, Memory, Remains, Wiring
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.derivatives import DERIVATIVES, Boxcar
-from pcsnn.spiking.eligibility import Eligibility
 from pcsnn.spiking.errors import Messages, Pairs, as_messages
+from pcsnn.spiking.events import Events
 from pcsnn.spiking.lif import admit_step
+from pcsnn.spiking.presentation import Presented, Times, instants, show
 from pcsnn.spiking.simulation import whole_steps
 from pcsnn.spiking.synapses import LowPass, Synapse
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 VALUES = ("spikes", "graded")
 INPUTS = ("constant", "poisson", "bernoulli", "regular")
+ENGINES = (None, "kernel", "torch")
 _FILTER, _SMOOTH = LowPass(0.005), LowPass(0.02)
 
 
@@ -70,6 +73,8 @@ class SpikingPredictiveCoding(Rule):
             was of the same shape.
         dt: seconds a step.
         seed: a seed, or a generator on the CPU, for the input's spikes.
+        engine: ``"kernel"`` (compiled, driven by spikes), ``"torch"`` (any device, any setting),
+            or ``None`` for the kernel wherever it can; :attr:`pcsnn.rules.Report.why` says why not.
 
     Raises:
         TypeError, ValueError: for names that are not there, times that are not whole numbers of
@@ -99,6 +104,7 @@ class SpikingPredictiveCoding(Rule):
     reset: bool = True
     dt: float = 0.001
     seed: int | torch.Generator = 0
+    engine: str | None = None
     generator: torch.Generator = field(init=False, repr=False, compare=False)
     memory: Memory = field(init=False, repr=False, compare=False, default_factory=Memory)
 
@@ -108,6 +114,8 @@ class SpikingPredictiveCoding(Rule):
         validate.non_negative("coupling", self.coupling)
         validate.one_of("values", self.values, VALUES)
         validate.one_of("input", self.input, INPUTS)
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine must be 'kernel', 'torch' or None, not {self.engine!r}")
         if not isinstance(self.derivative, Boxcar):
             validate.one_of("derivative", self.derivative, DERIVATIVES)
         if self.feedback is not None and not hasattr(self.feedback, "matrices"):
@@ -172,6 +180,20 @@ class SpikingPredictiveCoding(Rule):
         return report
 
     @torch.no_grad()
+    def predict(self, network: nn.Module, x: Tensor) -> Tensor:
+        """What the spikes say of a batch without a teacher, ``(B, n_out)``; nothing learns.
+
+        The circuit begins at rest and is read as in a call: the output's mean current until the
+        teacher would speak. The input's spikes are those of the next call, whose draws it leaves.
+        """
+        unknown = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        energy, x, y = self._admit(network, x, unknown)
+        assert isinstance(network, Network)
+        free = self._steps("free")
+        shown, _ = self._show(network, x, y, energy, Times(free, free, free), self._copy(), [])
+        return energy.read_out.function(shown.said)
+
+    @torch.no_grad()
     def watch(self, network: nn.Module, x: Tensor, y: Tensor) -> Iterator[Instant]:
         """Every step of the presentation: spikes, voltages, traces, errors; nothing is changed.
 
@@ -179,9 +201,10 @@ class SpikingPredictiveCoding(Rule):
         """
         energy, x, y = self._admit(network, x, y)
         assert isinstance(network, Network)
-        draws = torch.Generator()
-        draws.set_state(self.generator.get_state())
-        yield from self._present(self._circuit(network, x, energy), network, x, y, draws)
+        circuit = self._circuit(network, x, energy, self.memory.remains)
+        times, filtered = self._times(), CODINGS[self.input].spikes
+        arriving = self._arriving(network, x, times, self._copy())
+        yield from instants(circuit, arriving, y, times, filtered=filtered)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator of the input's spikes, what is left, and the feedback, which may learn."""
@@ -197,10 +220,9 @@ class SpikingPredictiveCoding(Rule):
 
     # -- one presentation ------------------------------------------------------------------
 
-    def _circuit(self, network: Network, x: Tensor, energy: OutputEnergy) -> Circuit:
-        """At rest, or with what the last call left."""
+    def _wiring(self) -> Wiring:
         derivative = self.derivative
-        wiring = Wiring(
+        return Wiring(
             self.synapse,
             self.output_synapse,
             as_messages(self.messages),
@@ -209,21 +231,37 @@ class SpikingPredictiveCoding(Rule):
             self.values == "spikes",
             self.dt,
         )
+
+    def _circuit(
+        self, network: Network, x: Tensor, energy: OutputEnergy, left: list[Remains]
+    ) -> Circuit:
+        """At rest, or with what the last call left, if that fits."""
         feedback = None if self.feedback is None else self.feedback.matrices(network)
-        circuit = Circuit(network, x, energy, wiring, feedback)
-        if circuit.fits(self.memory.remains):
-            circuit.resume(self.memory.remains)
+        circuit = Circuit(network, x, energy, self._wiring(), feedback)
+        if circuit.fits(left):
+            circuit.resume(left)
         return circuit
 
-    def _present(
-        self, circuit: Circuit, network: Network, x: Tensor, y: Tensor, draws: torch.Generator
-    ) -> Iterator[Instant]:
-        """Free, then taught."""
-        free, taught = self._steps("free"), self._steps("taught")
-        coding, t_ref = CODINGS[self.input], doors.neurons_of(network)[0].t_ref or 0.004
-        arriving = coding.activity(x, free + taught, self.dt, t_ref, draws)
-        for t, a in enumerate(arriving):
-            yield circuit.step(a, y if t >= free else None, filtered=coding.spikes)
+    def _arriving(
+        self, network: Network, x: Tensor, times: Times, draws: torch.Generator
+    ) -> Iterator[Tensor]:
+        """What the input does at every step; the first steps are the same however many follow."""
+        steps = self._times().steps
+        activity = CODINGS[self.input].activity(x, steps, self.dt, self._t_ref(network), draws)
+        return itertools.islice(activity, times.steps)
+
+    def _copy(self) -> torch.Generator:
+        """A generator with the draws of the next call."""
+        draws = torch.Generator()
+        draws.set_state(self.generator.get_state())
+        return draws
+
+    def _t_ref(self, network: Network) -> float:
+        return doors.neurons_of(network)[0].t_ref or 0.004
+
+    def _times(self) -> Times:
+        free, steps = self._steps("free"), self._steps("free") + self._steps("taught")
+        return Times(steps, free, steps - self._steps("window"))
 
     def _steps(self, name: str) -> int:
         return whole_steps(name, getattr(self, name), self.dt)
@@ -234,40 +272,57 @@ class SpikingPredictiveCoding(Rule):
         """Each parameter with its gradient, and what the free phase said."""
         energy, x, y = self._admit(network, x, y)
         assert isinstance(network, Network)
-        free, taught = self._steps("free"), self._steps("taught")
-        plastic = free + taught - self._steps("window")
-        synapses = [Eligibility() for _ in network.layers]
-        spikes = [torch.zeros((), dtype=x.dtype, device=x.device)] * (len(synapses) - 1)
-        u = torch.zeros_like(y)
-        circuit = self._circuit(network, x, energy)
-        present = self._present(circuit, network, x, y, self.generator)
-        for t, now in enumerate(present, start=1):
-            spikes = [so_far + s for so_far, s in zip(spikes, now.spikes, strict=True)]
-            if t <= free:
-                u = u + now.predictions[-1] / free
-            if t > plastic:
-                for k, synapse in enumerate(synapses):
-                    synapse.see(now, k)
-        steps = min(self._steps("window"), taught)  # in which there are errors
-        found = list(self._gradients(network, synapses, -1 / (steps * len(x))))
-        if not all_finite([*now.predictions, u, *(gradient for _, gradient in found)]):
+        times, taught = self._times(), self._steps("taught")
+        shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
+        plastic = min(self._steps("window"), taught)  # the steps of it in which there are errors
+        found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
+        if not all_finite([shown.said, *(gradient for _, gradient in found)]):
             explain_non_finite(network, x, y)
         if not self.reset:
-            self.memory.remains = circuit.remains()
+            self.memory.remains = shown.remains
         if self.values == "spikes":
-            doors.tell_rates(network, spikes, self.free + self.taught)
-        report = Report(energy.mean(u, y), energy.read_out.function(u), steps=free + taught)
-        return found, report
+            doors.tell_rates(network, shown.spikes, self.free + self.taught)
+        prediction = energy.read_out.function(shown.said)
+        loss = energy.mean(shown.said, y)
+        return found, Report(loss, prediction, steps=times.steps, engine=shown.engine, why=why)
+
+    def _show(
+        self,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        energy: OutputEnergy,
+        times: Times,
+        draws: torch.Generator,
+        left: list[Remains],
+    ) -> tuple[Presented, str]:
+        """By the kernel, or by PyTorch, and then why."""
+        wiring, coding = self._wiring(), CODINGS[self.input]
+        why = "engine='torch' was asked for"
+        if self.engine != "torch":
+            why = compiled_circuit.why_not_compiled(network, x, energy, wiring) or ""
+        if why and self.engine == "kernel":
+            raise ValueError(f"engine='kernel' cannot run this: {why}")
+        circuit = self._circuit(network, x, energy, left)
+        if why:
+            arriving = self._arriving(network, x, times, draws)
+            return show(circuit, arriving, y, times, filtered=coding.spikes), why
+        t_ref = self._t_ref(network)
+        encoded = coding.encode(x, self._times().steps, self.dt, t_ref, draws)
+        events = encoded if isinstance(encoded, Events) else None
+        given = compiled_circuit.Given(x, events, coding.gain(t_ref), y)
+        left = left if circuit.fits(left) else []
+        return compiled_circuit.present(network, given, energy, wiring, circuit.B, times, left), ""
 
     def _gradients(
-        self, network: Network, synapses: list[Eligibility], scale: float
+        self, network: Network, products: list[tuple[Tensor, Tensor]], scale: float
     ) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Eq. 43 of every stage; a feedback matrix that learns is given its weight's own."""
-        for k, (part, synapse) in enumerate(zip(network.parts(), synapses, strict=True)):
-            W, b = synapse.products(scale)
+        for k, (part, (W, b)) in enumerate(zip(network.parts(), products, strict=True)):
+            W = scale * W
             yield part.weight, W
             if part.bias is not None:
-                yield part.bias, b
+                yield part.bias, scale * b
             if self.feedback is not None and self.feedback.learns(k):
                 yield self.feedback.weights[k - 1], W.clone()
 
