@@ -1,4 +1,4 @@
-"""The compiled circuit against the one on PyTorch: every setting that it takes, and what it leaves."""
+"""The compiled circuit against that of PyTorch: every setting that it takes, and what it leaves."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def compare(network, batches, **options):
 def test_both_engines_do_the_same(messages, coding, loss):
     network = made((6, 8, 7, 3))
     for coupling, reset in itertools.product((0.0, 0.5), (True, False)):
-        found, left = compare(
+        _, left = compare(
             network, [batch(network), batch(network, seed=1)], loss=loss,
             messages=MESSAGES[messages], input=coding, coupling=coupling, reset=reset, window=0.06,
         )  # fmt: skip
