@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import pcsnn
 from pcsnn import data
 from pcsnn.experiments import load_record, spiking_ladder
+from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_ladder import Climb, Length
@@ -107,6 +109,37 @@ def test_events_are_those_that_the_rule_learns_from(name):
             torch.testing.assert_close(learnt, sent[0], rtol=1e-5, atol=1e-5)
 
 
+def test_what_is_harmed_is_mended_again():
+    climb = trained_network()
+    before = copy.deepcopy(climb.network.state_dict())
+    whole, found = climb.accuracy(DIGITS), harmed(climb.network, climb.accuracy, DIGITS)
+    assert all(torch.equal(a, climb.network.state_dict()[k]) for k, a in before.items())
+    assert climb.accuracy(DIGITS) == whole
+    assert all(0 <= accuracy < whole for accuracy in found.values())
+
+
+def trained_network():
+    climb = climb_of("backprop")
+    optimiser = climb.optimiser(0.1)
+    for _ in range(60):
+        optimiser.zero_grad()
+        climb.own(climb.network, DIGITS.inputs, DIGITS.labels)
+        optimiser.step()
+    return climb
+
+
+def test_a_third_of_the_neurons_die_and_weights_take_seven_values():
+    network = climb_of("backprop").network
+    HARM["dead-neurons"](network, DIGITS, torch.Generator().manual_seed(0))
+    dead = (network.layers[1].linear.weight == 0).all(0)
+    assert 2 <= int(dead.sum()) <= 13  # of 24
+    assert bool((network.layers[0].linear.weight != 0).all())
+    HARM["three-bits"](network, DIGITS, torch.Generator())
+    for layer in network.layers:
+        assert len(layer.linear.weight.unique()) == 7
+        assert bool(layer.linear.weight.any())
+
+
 def test_a_silent_sample_is_counted():
     climb = climb_of("event-z-il")
     deaf = pcsnn.ZIL("cross_entropy", messages=SigmaDelta(1.5))
@@ -123,7 +156,8 @@ def test_a_smoke_run_is_recorded(tmp_path):
         name, curves = str(run.setting.values["rung"]), run.curves
         assert run.status == "finished"
         rung = RUNGS[name]
-        epochs = 1 if rung.online else SMOKE.epochs
+        whole = run.setting.values["samples"] == SMOKE.samples
+        epochs = SMOKE.epochs if whole and not rung.online else 1
         assert all(len(curve) == epochs for curve in curves.values())
         assert 0 < curves["test_accuracy"][-1] <= 1
         tried = {float(rate): found for rate, found in run.values["tried"].items()}
@@ -133,7 +167,9 @@ def test_a_smoke_run_is_recorded(tmp_path):
         assert ("value_spikes" in curves) == (rung.rule == "circuit" and rung.values == "spikes")
         assert ("error_spikes" in curves) == (rung.messages != "graded")
         assert ("feedback_3" in curves) == (rung.feedback != "exact" and rung.layers == 2)
+        assert ("input_spikes" in curves) == (rung.input == "poisson")
         assert ("angle_2" in curves) == rung.hidden_learns
+        assert set(run.values["harmed"]) == set(HARM)
     for name in ("backprop", "z-il"):
-        (run,) = record.select(rung=name)
+        (run,) = record.select(rung=name, samples=SMOKE.samples)
         assert max(run.curves["angle"]) < 0.1

@@ -5,8 +5,8 @@ graded errors, the transposed weights, an input that stands still, a gate for pl
 reset. Beside it stand the rules that it begins with, what replaces a rung (events for pairs of
 neurons, fixed feedback for learned), event-coded Z-IL, and a network whose hidden layer does not
 learn. Neither source has such a ladder; all rungs share one network and one recipe, but for the
-learning rate. That is chosen for each rung on samples that are held out, after one epoch of a part
-of the training set, by the first seed; the test set chooses nothing.
+learning rate. That is chosen for each rung on samples that are held out, after some epochs of a
+part of the training set, by the first seed; the test set chooses nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.classifiers import split
+from pcsnn.experiments.harm import harmed
 from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.experiments.machinery.common import checksums, datasets, significant, train_run
 from pcsnn.experiments.observed import Observed
 from pcsnn.experiments.spiking_rungs import (
+    COMPARED,
     LOSS,
     RUNGS,
     events_of,
@@ -49,12 +51,16 @@ class LadderConfiguration(Configuration):
     hidden: PositiveInt = 256  # neurons, in each hidden layer
     bias: float = 1.0  # of hidden neurons at the start: at their threshold, for silence is deaf
     samples: PositiveInt = 55_000  # to learn from
+    # Or so many, and epochs then.
+    fewer: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10_000, 20), (1_000, 60))
     held_out: PositiveInt = 5_000  # to choose a learning rate by, the last of the training set
-    few: PositiveInt = 10_000  # to try each rate on
+    few: PositiveInt = 10_000  # to try each rate on, over as many epochs
+    trial_epochs: PositiveInt = 5
     rates: tuple[PositiveFloat, ...] = (0.03, 0.1, 0.3)
     online_rates: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)  # one sample at a time
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat = 5e-4  # large enough for feedback to become the weights
+    # Of weights that have a way back, and of that: large enough for the two to become one.
+    weight_decay: NonNegativeFloat = 5e-4
     batch_size: PositiveInt = 100
     epochs: PositiveInt = 10
     steps: PositiveInt = 20  # of inference learning
@@ -75,35 +81,39 @@ class Length:
 
 
 def settings(configuration: LadderConfiguration) -> list[Setting]:
-    """Every rung with each seed."""
+    """Every rung with each seed; some of them with fewer samples too."""
+    c = configuration
+    whole = [(rung, c.samples) for rung in RUNGS]
+    fewer = [(rung, samples) for rung, (samples, _) in product(COMPARED, c.fewer)]
     return [
-        Setting(name=f"{rung}-{seed}", seed=seed, values={"rung": rung})
-        for rung, seed in product(RUNGS, configuration.seeds)
+        Setting(
+            name=f"{rung}-{samples}-{seed}", seed=seed, values={"rung": rung, "samples": samples}
+        )
+        for (rung, samples), seed in product(whole + fewer, c.seeds)
     ]
 
 
 def execute(configuration: LadderConfiguration, setting: Setting, context: Context) -> Outcome:
     """Choose the rung's learning rate on held-out samples, then train one network by it."""
     c, name = configuration, str(setting.values["rung"])
+    samples = int(str(setting.values["samples"]))
     tried = try_rates(c.model_copy(update={"seeds": c.seeds[:1]}), name, context.device)
     rate = max(tried, key=lambda rate: tried[rate])
     training, test = datasets(c.dataset, context.device)
-    learning, held_out = split(training, c.samples, c.held_out)
+    learning, held_out = split(training, samples, c.held_out)
     climb = Climb(c, name, learning, setting.seed or 0)
     climb.begin(climb.network)
-
-    optimiser = climb.optimiser(rate)
+    optimiser, length = climb.optimiser(rate), climb.length(dict(c.fewer).get(samples))
 
     def look(history: History) -> None:
-        for group in optimiser.param_groups:  # falls in equal steps, to nothing after the last
-            group["lr"] = rate * (1 - history.epochs / climb.length().epochs)
+        fall(optimiser, rate, history.epochs / length.epochs)
         climb.end_epoch(climb.network)
         climb.note("validation_accuracy", climb.accuracy(held_out))
         climb.note("test_accuracy", climb.accuracy(test))
 
     history = train_run(
-        climb.network, climb, optimiser, (learning, held_out),
-        climb.length(), setting, context, after_epoch=look,
+        climb.network, climb, optimiser, (learning, held_out), length, setting, context,
+        after_epoch=look,
     )  # fmt: skip
     return Outcome(
         curves={"train_loss": history.curves["train_loss"], **climb.curves},
@@ -111,6 +121,7 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
             "before": dict(climb.before),
             "learning_rate": rate,
             "tried": {f"{r:g}": significant(a) for r, a in tried.items()},
+            "harmed": {} if history.diverged else harmed(climb.network, climb.accuracy, test),
         },
         datasets=checksums(training, test),
         seconds=sum(history.seconds),
@@ -118,9 +129,15 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
     )
 
 
+def fall(optimiser: torch.optim.Optimizer, rate: float, done: float) -> None:
+    """Let the learning rate fall in a line, to nothing when all is done."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * (1 - done)
+
+
 @lru_cache(maxsize=len(RUNGS))
 def try_rates(configuration: LadderConfiguration, name: str, device: str) -> dict[float, float]:
-    """The accuracy on held-out samples after one epoch of a few others, for each learning rate.
+    """The accuracy on held-out samples after learning from a few others, for each learning rate.
 
     Args:
         configuration: its first seed is that of all trials.
@@ -130,17 +147,29 @@ def try_rates(configuration: LadderConfiguration, name: str, device: str) -> dic
     c, found = configuration, dict[float, float]()
     training, _ = datasets(c.dataset, device)
     few, held_out = split(training, min(c.few, c.samples), c.held_out)
-    for rate in c.online_rates if RUNGS[name].online else c.rates:
-        climb = Climb(c, name, few, c.seeds[0])
-        trial = Setting(name=f"trial-{rate:g}", seed=c.seeds[0])
-        with TemporaryDirectory() as folder:
-            beside = Context(device, Path(folder) / "trial.pt")
-            history = train_run(
-                climb.network, climb, climb.optimiser(rate), (few, held_out),
-                Length(1, climb.length().batch_size), trial, beside,
-            )  # fmt: skip
-        found[rate] = 0.0 if history.diverged else climb.accuracy(held_out)
+    online = RUNGS[name].online
+    for rate in c.online_rates if online else c.rates:
+        found[rate] = _tried(c, Climb(c, name, few, c.seeds[0]), rate, (few, held_out), device)
     return found
+
+
+def _tried(
+    c: LadderConfiguration,
+    climb: Climb,
+    rate: float,
+    parts: tuple[data.Dataset, data.Dataset],
+    device: str,
+) -> float:
+    """How well one network reads what was held out; 0 where it diverged."""
+    optimiser, length = climb.optimiser(rate), climb.length(c.trial_epochs)
+    with TemporaryDirectory() as folder:
+        history = train_run(
+            climb.network, climb, optimiser, parts, length,
+            Setting(name=f"trial-{rate:g}", seed=c.seeds[0]),
+            Context(device, Path(folder) / "trial.pt"),
+            after_epoch=lambda h: fall(optimiser, rate, h.epochs / length.epochs),
+        )  # fmt: skip
+    return 0.0 if history.diverged else climb.accuracy(parts[1])
 
 
 class Climb(Observed):
@@ -182,22 +211,24 @@ class Climb(Observed):
         for layer in self.network.layers[:-1]:
             layer.requires_grad_(self.rung.hidden_learns)
 
-    def length(self) -> Length:
-        """How long it learns, and from how many samples at a time."""
+    def length(self, epochs: int | None = None) -> Length:
+        """How long it learns, unless told, and from how many samples at a time."""
         c = self.configuration
-        return Length(1, 1) if self.rung.online else Length(c.epochs, c.batch_size)
+        return Length(1, 1) if self.rung.online else Length(epochs or c.epochs, c.batch_size)
 
     def optimiser(self, rate: float) -> torch.optim.Optimizer:
-        """Of all that learns."""
-        parameters = list(self.network.parameters())
+        """Of all that learns; only what has a way back, and the way back, decays."""
+        first, *others = self.network.layers
+        both_ways = [layer.linear.weight for layer in others]
         if self.feedback is not None:
-            parameters += self.feedback.parameters()
-        return torch.optim.SGD(
-            [p for p in parameters if p.requires_grad],
-            lr=rate,
-            momentum=self.configuration.momentum,
-            weight_decay=self.configuration.weight_decay,
-        )
+            both_ways += list(self.feedback.parameters())
+        one_way = [first.linear.weight, *(layer.linear.bias for layer in self.network.layers)]
+        c = self.configuration
+        groups = [
+            {"params": [p for p in parameters if p.requires_grad], "weight_decay": decay}
+            for parameters, decay in ((both_ways, c.weight_decay), (one_way, 0.0))
+        ]
+        return torch.optim.SGD(groups, lr=rate, momentum=c.momentum)
 
     def note(self, name: str, value: float) -> None:
         """Write one number down for the epoch that has ended."""
@@ -253,7 +284,8 @@ EXPERIMENT = Experiment(
     summary="784-256-10 from back-propagation to spikes for values and errors, a rung at a time",
     configurations={
         "smoke": LadderConfiguration(
-            dataset="digits", hidden=24, samples=400, held_out=200, few=200, rates=(0.03, 0.1),
+            dataset="digits", hidden=24, samples=400, fewer=((100, 1),), held_out=200,
+            few=200, trial_epochs=1, rates=(0.03, 0.1),
             online_rates=(0.001, 0.01), batch_size=50, epochs=2, probe=100, seeds=(0,),
         ),
         "laptop": LadderConfiguration(),

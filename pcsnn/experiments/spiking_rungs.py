@@ -15,6 +15,7 @@ from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.predictive.zil import ZIL
 from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
+from pcsnn.spiking.doors import neurons_of
 from pcsnn.spiking.errors import as_messages
 
 LOSS = "cross_entropy"
@@ -77,6 +78,11 @@ RUNGS: Mapping[str, Rung] = {
     "event-z-il": Rung("z-il", messages="sigma-delta"),
     "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
 }
+
+#: Those that are compared on fewer samples too.
+COMPARED = (
+    "backprop", "il", "z-il", "feedback-alignment", "pairs", "always-plastic", "event-z-il",
+)  # fmt: skip
 
 Rule = Backprop | InferenceLearning | ZIL | SpikingPredictiveCoding
 
@@ -153,6 +159,10 @@ def spikes_of(
         found["silent_neurons"] = float((fired[0] == 0).double().mean())
     if not isinstance(as_messages(rule.messages), Graded):
         found["error_spikes"] = errors / len(probe)
+    if rule.input != "constant":
+        t_ref = neurons_of(network)[0].t_ref  # a pixel of 1 fires so often
+        time = rule.free + rule.taught
+        found["input_spikes"] = float(probe.inputs.sum()) / len(probe) * time / t_ref
     return found
 
 
