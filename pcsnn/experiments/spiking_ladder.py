@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
@@ -55,7 +55,7 @@ class LadderConfiguration(Configuration):
     fewer: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10_000, 20), (1_000, 60))
     held_out: PositiveInt = 5_000  # to choose a learning rate by, the last of the training set
     few: PositiveInt = 10_000  # to try each rate on, over as many epochs
-    trial_epochs: PositiveInt = 5
+    trial_epochs: PositiveInt = 3
     rates: tuple[PositiveFloat, ...] = (0.03, 0.1, 0.3)
     online_rates: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)  # one sample at a time
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -67,7 +67,7 @@ class LadderConfiguration(Configuration):
     step_size: PositiveFloat = 0.1
     gain: PositiveFloat = 20.0  # of pairs
     threshold: PositiveFloat = 0.1  # of events
-    free: PositiveFloat = 0.04
+    free: PositiveFloat = 0.06
     taught: PositiveFloat = 0.02
     probe: PositiveInt = 1000  # training images on which updates are compared and spikes counted
 
@@ -109,7 +109,6 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
         fall(optimiser, rate, history.epochs / length.epochs)
         climb.end_epoch(climb.network)
         climb.note("validation_accuracy", climb.accuracy(held_out))
-        climb.note("test_accuracy", climb.accuracy(test))
 
     history = train_run(
         climb.network, climb, optimiser, (learning, held_out), length, setting, context,
@@ -121,12 +120,20 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
             "before": dict(climb.before),
             "learning_rate": rate,
             "tried": {f"{r:g}": significant(a) for r, a in tried.items()},
-            "harmed": {} if history.diverged else harmed(climb.network, climb.accuracy, test),
+            **({} if history.diverged else judged(climb, test)),
         },
         datasets=checksums(training, test),
         seconds=sum(history.seconds),
         diverged=history.diverged,
     )
+
+
+def judged(climb: Climb, test: data.Dataset) -> dict[str, JsonValue]:
+    """What is read of the test set in the end, of the network as it is and of it harmed."""
+    return {
+        "test_accuracy": climb.accuracy(test),
+        "harmed": harmed(climb.network, climb.accuracy, test),
+    }
 
 
 def fall(optimiser: torch.optim.Optimizer, rate: float, done: float) -> None:
