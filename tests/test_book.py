@@ -134,6 +134,10 @@ def test_count_of_unchecked_entries_only_falls(ledger):
         (lambda rows: rows["T1-rq1"].pop("answer"), "T1-rq1: answer belongs"),
         (lambda rows: rows["T2-eq16"].update(answer="x"), "T2-eq16: answer belongs"),
         (lambda rows: rows["P-fig7"].update(reason="x"), "P-fig7: a reason, but no chapter"),
+        (lambda rows: rows["T2-eq7"].pop("mark"), "T2-eq7: an erratum of the thesis needs a mark"),
+        (lambda rows: rows["T2-eq7"].update(mark="typo"), "T2-eq7: an erratum .* one of slip"),
+        (lambda rows: rows["T2-eq16"].update(mark="slip"), "T2-eq16: a mark belongs"),
+        (lambda rows: rows["S-eq3"].update(mark="slip"), "S-eq3: a mark belongs"),
     ],
 )
 def test_tampered_ledger_is_rejected(raw, tamper, complaint):

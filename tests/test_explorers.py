@@ -11,8 +11,10 @@ import torch
 
 from pcsnn import InferenceLearning, data, explorers, mlp
 from pcsnn.explorers import Choice, Slider, Steps
+from pcsnn.explorers.cells import levels
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
+from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
 
 from . import book_notebooks as stored
 from .conftest import ROOT
@@ -39,7 +41,8 @@ def a_plane(**changes):
 
 
 EXPLORERS = pytest.mark.parametrize(
-    "make", [explorers.lif, explorers.inference, a_plane, lambda: a_settling()]
+    "make",
+    [explorers.lif, explorers.inference, a_plane, lambda: a_settling(), lambda: a_presentation()],
 )
 
 
@@ -275,3 +278,66 @@ def test_attention_shows_each_step_of_the_inference():
 def test_attention_refuses_what_it_cannot_show(given, error, complaint):
     with pytest.raises(error, match=complaint):
         a_settling(**given)
+
+
+# --- a presentation ----------------------------------------------------------------------------
+
+
+def a_presentation(image=None, sizes=(16, 6, 4), **changes):
+    """The explorer of a small circuit that has learnt nothing."""
+    network = mlp(sizes, LIFRate(), seed=1, dtype=torch.float64)
+    torch.nn.init.constant_(network.layers[0].linear.bias, 1.3)
+    x = torch.linspace(0, 1, 16, dtype=torch.float64)[None] if image is None else image
+    rules = {
+        "graded": SpikingPredictiveCoding(messages="graded", values="graded", derivative="exact"),
+        "spikes": SpikingPredictiveCoding(input="poisson", window=0.06, **changes),
+    }
+    return explorers.presentation(network, rules, x, torch.tensor([2]))
+
+
+def test_a_presentation_shows_what_the_rule_sees():
+    made = a_presentation()
+    frames = data_of(made.to_html())["frames"]
+    assert len(frames) == 24
+    network = mlp((16, 6, 4), LIFRate(), seed=1, dtype=torch.float64)
+    torch.nn.init.constant_(network.layers[0].linear.bias, 1.3)
+    x, y = torch.linspace(0, 1, 16, dtype=torch.float64)[None], torch.tensor([2])
+    rule = SpikingPredictiveCoding(input="poisson", window=0.06)
+    run = list(rule.watch(network, x, y))
+    rule(network, x, y)
+    learnt = -network.layers[0].linear.weight.grad.detach()
+    neuron = int(learnt.abs().amax(1).argmax())
+    told, seen, fired, says, more, less, grows, falls = frames[-1]
+    values = sum(int(now.spikes[0].sum()) for now in run)
+    errors = sum(int(now.told[0].spikes.sum()) for now in run if now.told[0] is not None)
+    assert told.startswith("spikes, 60 ms: the output says")
+    assert f"the teacher says 2; {values} value spikes and {errors} error spikes" in told
+    assert values > 0
+    assert seen == levels(run[-1].traces[0])
+    assert fired == levels(sum(now.spikes[0] for now in run[-5:]))
+    assert says[:4] == levels(torch.softmax(run[-1].predictions[-1], 1))
+    assert more[4:] == levels(run[-1].errors[-1])
+    assert less[4:] == levels(-run[-1].errors[-1])
+    assert more[6] != "0"  # the teacher's digit
+    up, down = (torch.tensor([int(c) for c in cells]) for cells in (grows, falls))
+    shape = learnt[neuron] / learnt[neuron].abs().max()
+    drawn = (up - down).double()
+    assert drawn.abs().max() > 0
+    assert torch.allclose(drawn / drawn.abs().max(), shape, atol=0.6 / float(drawn.abs().max()))
+    quiet = frames[12 + 7]  # 40 ms
+    assert "no teacher" in quiet[0]
+    assert set(quiet[4] + quiet[5] + quiet[6] + quiet[7]) == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"image": torch.ones(1, 15).double()}, "one square image"),
+        ({"image": torch.ones(2, 16).double()}, "one square image"),
+        ({"sizes": (16, 6, 5, 4)}, "one hidden layer, not 2"),
+        ({"taught": 0.03}, "presentations of one length"),
+    ],
+)
+def test_a_presentation_refuses_what_it_cannot_show(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        a_presentation(**given)

@@ -30,6 +30,7 @@ from pcsnn.spiking import (
     simulate,
 )
 from pcsnn.spiking.derivatives import DERIVATIVES
+from pcsnn.spiking.doors import admit_batch
 from pcsnn.spiking.errors import MESSAGES
 from pcsnn.training.checkpoints import describe_rule
 from tests.strategies import DEVICES, relative_error
@@ -398,7 +399,7 @@ def test_without_a_reset_two_presentations_are_one_of_both(messages, values):
     rule(copy.deepcopy(made), x, y)
     second = list(rule.watch(made, x.flip(0), y.flip(0)))
     start = SpikingPredictiveCoding(**options)
-    fresh = start._circuit(made, x, start._admit(made, x, y)[0], [])
+    fresh = start._circuit(made, x, admit_batch(start, made, x, y)[0], [])
     with torch.no_grad():
         through = [
             fresh.step(a, b if t >= 40 else None, filtered=False)

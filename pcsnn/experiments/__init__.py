@@ -40,6 +40,7 @@ from pcsnn.experiments.machinery.base import (
     Setting,
 )
 from pcsnn.experiments.machinery.record import Provenance, Record, RunRecord, matching_record
+from pcsnn.experiments.machinery.statistics import Interval, interval
 
 __all__ = [
     "EXPERIMENTS",
@@ -48,12 +49,14 @@ __all__ = [
     "Context",
     "Experiment",
     "ExperimentError",
+    "Interval",
     "Outcome",
     "Provenance",
     "Record",
     "RunRecord",
     "Setting",
     "find",
+    "interval",
     "load_record",
 ]
 

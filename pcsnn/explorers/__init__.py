@@ -13,8 +13,9 @@ from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
 from pcsnn.explorers.page import Choice, Explorer, Panel, Slider, Steps, Table
+from pcsnn.explorers.presentation import presentation
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
-    "attention", "inference", "latent", "lif",
+    "attention", "inference", "latent", "lif", "presentation",
 ]  # fmt: skip

@@ -37,8 +37,9 @@
     const draw = () => {
       let place = 0;
       const values = {};
-      for (const { name, low, step, count } of data.sliders) {
-        const input = form.elements[name], shown = input.value.replace("-", "−");
+      for (const { name, low, step, count, names } of data.sliders) {
+        const input = form.elements[name];
+        const shown = names ? names[input.value] : input.value.replace("-", "−");
         input.previousElementSibling.textContent = shown;
         input.setAttribute("aria-valuetext", shown);
         values[name] = Number(input.value);

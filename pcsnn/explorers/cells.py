@@ -7,7 +7,7 @@ follows the page's theme, and says the same on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class Layer:
 
     def frame(self, axes: Axes, cells: str) -> None:
         """Limits that fit the cells, as square as they are."""
-        axes.set(xlim=(0, self.columns), ylim=(len(cells) // self.columns, 0), aspect="equal")
+        axes.set(xlim=(0, self.columns), ylim=(-(-len(cells) // self.columns), 0), aspect="equal")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
 
@@ -73,6 +73,7 @@ def script_data(
     layers: Sequence[Layer],
     frames: Sequence[Sequence[str]],
     plane: tuple[str, str] | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """What the script needs.
 
@@ -81,6 +82,7 @@ def script_data(
         layers: in the order in which a frame has their cells.
         frames: for each the sentence, then the cells of each layer.
         plane: the sliders whose values are a point of the first panel, which has a ``dot``.
+        names: what the values of a slider are called, in the place of numbers.
     """
     moved = [
         {
@@ -88,6 +90,7 @@ def script_data(
             "low": one.low,
             "step": one.step,
             "count": 1 + round((one.high - one.low) / one.step),
+            **({"names": names[one.name]} if names and one.name in names else {}),
         }
         for one in sliders
     ]

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
+from pcsnn import validate
+from pcsnn.admission import admit, admit_loss, read_out_of
+from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
-from pcsnn.spiking.lif import LIF
+from pcsnn.rules import Inputs
+from pcsnn.spiking.errors import Pairs, as_messages
+from pcsnn.spiking.lif import LIF, admit_step
 from pcsnn.spiking.rates import LIFRate
+from pcsnn.spiking.simulation import whole_steps
+from pcsnn.spiking.synapses import Synapse
+
+if TYPE_CHECKING:
+    from pcsnn.spiking.learning import SpikingPredictiveCoding
 
 SATURATED = 0.9  # of the largest rate
 
@@ -24,6 +36,47 @@ def admit_tau(name: str, tau: float, dt: float) -> None:
     """Refuse a time constant that the steps do not resolve."""
     if tau < dt:
         raise ValueError(f"{name} must be at least one step of {dt} s, not {tau} s")
+
+
+def admit_times(rule: SpikingPredictiveCoding) -> None:
+    """Refuse times and time constants that the steps do not resolve."""
+    dt = validate.positive("dt", rule.dt)
+    for name in ("synapse", "output_synapse"):
+        synapse = getattr(rule, name)
+        validate.instance(name, synapse, Synapse, "a synapse")
+        admit_tau(f"{name}.tau", synapse.tau, dt)
+    free, taught, window = (
+        whole_steps(name, validate.positive(name, getattr(rule, name)), dt)
+        for name in ("free", "taught", "window")
+    )
+    if window > free + taught:
+        raise ValueError(
+            f"window must be within the {rule.free + rule.taught:g} s of a presentation, "
+            f"not {rule.window} s"
+        )
+    messages = as_messages(rule.messages)
+    if isinstance(messages, Pairs):
+        admit_tau("messages.neuron.tau_rc", messages.neuron.tau_rc, dt)
+
+
+def admit_batch(
+    rule: SpikingPredictiveCoding, network: nn.Module, x: Inputs, y: Tensor
+) -> tuple[OutputEnergy, Tensor, Tensor]:
+    """Refuse what does not fit; the energy of the output, the inputs, and targets for labels."""
+    loss = admit_loss(network, rule.loss)
+    y = admit(network, x, y, loss)
+    admit_network(network, spiking=rule.values == "spikes")
+    assert isinstance(network, Network)
+    assert torch.is_tensor(x)  # as admit has it for a network
+    for neuron in neurons_of(network):
+        admit_tau("the neurons' tau_rc", neuron.tau_rc, rule.dt)
+        admit_step(neuron, rule.dt, dtype=x.dtype)
+    as_messages(rule.messages).admit(rule.dt, x.dtype)
+    # Of the filters on the way up, a constant input has passed the first since ever.
+    up = network.depth - 2 + (rule.input != "constant")
+    admit_delay("free", rule.free, up * rule.synapse.delay + rule.output_synapse.delay)
+    admit_delay("taught", rule.taught, (network.depth - 1) * rule.synapse.delay)
+    return OutputEnergy(loss, read_out_of(network)), x, y
 
 
 def admit_network(network: nn.Module, *, spiking: bool) -> None:

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.admission import admit, admit_loss, read_out_of
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
@@ -31,9 +30,8 @@ from pcsnn.spiking import compiled_circuit, doors
 from pcsnn.spiking.circuit import Circuit, Instant, Memory, Remains, Wiring
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.derivatives import DERIVATIVES, Boxcar
-from pcsnn.spiking.errors import Messages, Pairs, as_messages
+from pcsnn.spiking.errors import Messages, as_messages
 from pcsnn.spiking.events import Events
-from pcsnn.spiking.lif import admit_step
 from pcsnn.spiking.presentation import Presented, Times, instants, show
 from pcsnn.spiking.simulation import whole_steps
 from pcsnn.spiking.synapses import LowPass, Synapse
@@ -121,26 +119,8 @@ class SpikingPredictiveCoding(Rule):
         if self.feedback is not None and not hasattr(self.feedback, "matrices"):
             kind = type(self.feedback).__name__
             raise TypeError(f"feedback must be a pcsnn.Feedback, not {kind}")
-        self._admit_times()
+        doors.admit_times(self)
         object.__setattr__(self, "generator", as_generator(self.seed))
-
-    def _admit_times(self) -> None:
-        """Refuse times and time constants that the steps do not resolve."""
-        validate.positive("dt", self.dt)
-        for name in ("synapse", "output_synapse"):
-            synapse = getattr(self, name)
-            validate.instance(name, synapse, Synapse, "a synapse")
-            doors.admit_tau(f"{name}.tau", synapse.tau, self.dt)
-        for name in ("free", "taught", "window"):
-            whole_steps(name, validate.positive(name, getattr(self, name)), self.dt)
-        if self._steps("window") > self._steps("free") + self._steps("taught"):
-            raise ValueError(
-                f"window must be within the {self.free + self.taught:g} s of a presentation, "
-                f"not {self.window} s"
-            )
-        messages = as_messages(self.messages)
-        if isinstance(messages, Pairs):
-            doors.admit_tau("messages.neuron.tau_rc", messages.neuron.tau_rc, self.dt)
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
@@ -199,7 +179,7 @@ class SpikingPredictiveCoding(Rule):
 
         The input's spikes are those of the next call, whose draws it leaves as they are.
         """
-        energy, x, y = self._admit(network, x, y)
+        energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
         circuit = self._circuit(network, x, energy, self.memory.remains)
         times, filtered = self._times(), CODINGS[self.input].spikes
@@ -270,7 +250,7 @@ class SpikingPredictiveCoding(Rule):
         self, network: nn.Module, x: Inputs, y: Tensor
     ) -> tuple[list[tuple[nn.Parameter, Tensor]], Report]:
         """Each parameter with its gradient, and what the free phase said."""
-        energy, x, y = self._admit(network, x, y)
+        energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
         times, taught = self._times(), self._steps("taught")
         shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
@@ -325,23 +305,3 @@ class SpikingPredictiveCoding(Rule):
                 yield part.bias, scale * b
             if self.feedback is not None and self.feedback.learns(k):
                 yield self.feedback.weights[k - 1], W.clone()
-
-    # -- the door --------------------------------------------------------------------------
-
-    def _admit(
-        self, network: nn.Module, x: Inputs, y: Tensor
-    ) -> tuple[OutputEnergy, Tensor, Tensor]:
-        loss = admit_loss(network, self.loss)
-        y = admit(network, x, y, loss)
-        doors.admit_network(network, spiking=self.values == "spikes")
-        assert isinstance(network, Network)
-        assert torch.is_tensor(x)  # as admit has it for a network
-        for neuron in doors.neurons_of(network):
-            doors.admit_tau("the neurons' tau_rc", neuron.tau_rc, self.dt)
-            admit_step(neuron, self.dt, dtype=x.dtype)
-        as_messages(self.messages).admit(self.dt, x.dtype)
-        # Of the filters on the way up, a constant input has passed the first since ever.
-        up = network.depth - 2 + (self.input != "constant")
-        doors.admit_delay("free", self.free, up * self.synapse.delay + self.output_synapse.delay)
-        doors.admit_delay("taught", self.taught, (network.depth - 1) * self.synapse.delay)
-        return OutputEnergy(loss, read_out_of(network)), x, y

@@ -1,13 +1,14 @@
-"""The explorers of cells, a latent plane and an attention: they show what the package computes."""
+"""The explorers of cells (plane, attention, presentation) show what the package computes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pcsnn import InferenceLearning, data, explorers
+from pcsnn import InferenceLearning, data, explorers, mlp
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
+from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
 
 from .audit import violations
 
@@ -131,4 +132,37 @@ def test_the_attention_of_each_step_is_shown(visit_alone):
             assert painted == 16 - cells.count("0")
         page.get_by_label("inference step t").press("ArrowLeft")
         assert told(page).startswith(f"t = {max(t - 1, 0)}: ")
+    assert page.faults == []
+
+
+def test_a_presentation_is_moved_through_time_and_rules(visit_alone):
+    """A slider may have names for its values, and says them."""
+    network = mlp((16, 6, 4), LIFRate(), seed=1, dtype=torch.float64)
+    torch.nn.init.constant_(network.layers[0].linear.bias, 1.3)
+    rules = {
+        "graded": SpikingPredictiveCoding(messages="graded", values="graded"),
+        "spikes": SpikingPredictiveCoding(window=0.06),
+    }
+    x = torch.linspace(0, 1, 16, dtype=torch.float64)[None]
+    made = explorers.presentation(network, rules, x, torch.tensor([2]))
+    page, frames = visit_alone(made), made.data["frames"]
+    rule = page.get_by_label("what the circuit is made of")
+    assert told(page) == frames[11][0]
+    assert rule.get_attribute("aria-valuetext") == "graded"
+    rule.press("ArrowRight")
+    assert rule.get_attribute("aria-valuetext") == "spikes"
+    assert told(page) == frames[23][0]
+    for k in range(11, 8, -1):
+        words, *layers = frames[12 + k]
+        assert told(page) == words
+        names = ("input", "fired", "says", "more", "less", "grows", "falls")
+        for name, cells in zip(names, layers, strict=True):
+            painted = sum(
+                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
+                for level in range(1, 10)
+            )
+            assert painted == len(cells) - cells.count("0")
+        page.get_by_label("time / ms").press("ArrowLeft")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1300
+    assert violations(page) == []
     assert page.faults == []

@@ -21,7 +21,10 @@ UNCHECKED = "not yet checked"
 SOURCES = {"T1": "Draft 1", "T2": "Thesis", "S": "Song et al.", "P": "Pinchetti et al."}
 SHORT = {"T1": "draft 1", "T2": "thesis", "S": "Song", "P": "Pinchetti"}
 IS_ENTRY = re.compile(r"^(T1|T2|S|P)-")
-FIELDS = {"statement", "chapter", "correction", "reason", "answer"}
+FIELDS = {"statement", "chapter", "correction", "reason", "answer", "mark"}
+#: What an erratum is to the thesis's author, who has to mend it.
+MARKS = ("slip", "missing condition", "wrong result")
+MARKED = ("T1", "T2")
 
 # The verdicts that an entry may have: those of its kind.
 _CLAIM = (Verdict.HOLDS, Verdict.CORRECTED, Verdict.FALSE, Verdict.UNDERSPECIFIED)
@@ -64,6 +67,7 @@ class Entry:
     correction: str = ""
     reason: str = ""
     answer: str = ""
+    mark: str = ""
     method: str = ""
     verdict: str = UNCHECKED
 
@@ -146,6 +150,7 @@ def join(
             continue
         printed = [(page, x) for page, x in found if x.entry == id]
         faults += [f"{id}: {fault}" for fault in _faults(item["kind"], row, printed)]
+        faults += [f"{id}: {fault}" for fault in _mark_faults(id, row, printed)]
         said = {key: str(row.get(key, "")).strip() for key in FIELDS}
         if printed:
             said |= {"verdict": printed[0][1].verdict.value, "method": printed[0][1].method}
@@ -177,6 +182,17 @@ def _faults(
             yield f"{field} belongs to '{verdict}', and to nothing else"
     if row.get("reason") and not verdicts:
         yield "a reason, but no chapter prints a verdict"
+
+
+def _mark_faults(
+    id: str, row: Mapping[str, Any], printed: Iterable[tuple[str, Finding]]
+) -> Iterable[str]:
+    """Errata of the thesis have a mark, and nothing else has."""
+    errs = id.split("-", 1)[0] in MARKED and any(x.verdict in ERRATA for _, x in printed)
+    if errs and row.get("mark") not in MARKS:
+        yield f"an erratum of the thesis needs a mark: one of {', '.join(MARKS)}"
+    elif not errs and "mark" in row:
+        yield "a mark belongs to an erratum of the thesis, and to nothing else"
 
 
 def counts(entries: Mapping[str, Entry]) -> dict[str, int]:

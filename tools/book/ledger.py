@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from .blocks import entry_reference
-from .entries import CLASSES, SOURCES, UNCHECKED, Entry, counts, read
+from .entries import CLASSES, MARKED, MARKS, SOURCES, UNCHECKED, Entry, counts, read
 from .katex import katex
 from .outputs import badge, slug
 
@@ -189,6 +189,45 @@ class Errata(_Generated):
         )
 
 
+class ErrataInOrder(Errata):
+    """``{errata-in-order}``: those of the thesis as its author meets them, page after page."""
+
+    def run(self) -> list[nodes.Node]:
+        entries = [e for e in self.entries.values() if e.mark]
+        found: list[nodes.Node] = []
+        for source in reversed(MARKED):
+            mine = sorted((e for e in entries if e.source == source), key=section_order)
+            section = nodes.section("", ids=[f"in-order-{source.lower()}"])
+            section += nodes.title("", SOURCES[source])
+            of_each = ", ".join(f"{sum(e.mark == mark for e in mine)} {mark}" for mark in MARKS)
+            section += nodes.paragraph("", f"{len(mine)} errata: {of_each}.")
+            for entry in mine:
+                section += list(self.erratum(entry))
+            found.append(section)
+        return found
+
+    def erratum(self, entry: Entry) -> Iterable[nodes.Node]:
+        name = entry.name[0].upper() + entry.name[1:]
+        yield _html(
+            f'<article class="erratum-entry" id="in-order-{entry.id}" aria-label="{entry.id}">'
+            f'<p class="head"><span class="place">section {escape(entry.section)}</span> '
+            f"<strong>{name}</strong> "
+            f'<span class="mark {slug(entry.mark)}">{entry.mark}</span></p>'
+        )
+        yield from self.printed(entry)
+        yield from self.markdown(entry.reason, entry)
+        yield from self.mended(entry)
+        yield _html('<p class="links">Shown in ')
+        yield _where(entry)
+        yield _html("</p></article>")
+
+
+def section_order(entry: Entry) -> tuple[list[int], str]:
+    """By the section, number by number; one of several sections by the first."""
+    first = re.match(r"[\d.]+", entry.section)
+    return [int(n) for n in (first[0] if first else "0").strip(".").split(".")], entry.id
+
+
 def chapter_of(entry: Entry) -> str:
     """The chapter's number: ``2`` for ``02-3-maximum-likelihood`` and for ``2.3``.
 
@@ -226,5 +265,6 @@ def load(app: Sphinx) -> None:
 def setup(app: Sphinx) -> None:
     app.add_directive("ledger", Ledger)
     app.add_directive("errata", Errata)
+    app.add_directive("errata-in-order", ErrataInOrder)
     app.add_directive("ledger-summary", Summary)
     app.connect("builder-inited", load)
