@@ -230,13 +230,18 @@ def test_a_read_out_that_it_does_not_know_is_left_to_pytorch():
 
 
 @pytest.mark.parametrize("engine", ["torch", "kernel"])
-def test_numbers_that_are_not_finite_are_told_and_fill_nothing(engine):
-    network = made((6, 8, 3))
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_told_and_fill_nothing(engine, coding, layer, value):
+    network = made((6, 8, 7, 3))
     x, y = batch(network)
     with torch.no_grad():
-        network.layers[1].linear.weight[0, 0] = math.nan
-    with pytest.raises(pcsnn.DivergenceError, match="NaN or infinite"):
-        SpikingPredictiveCoding(engine=engine)(network, x, y)
+        network.layers[layer].linear.weight[0] = value
+    rule = SpikingPredictiveCoding(engine=engine, input=coding)
+    for call in (lambda: rule(network, x, y), lambda: rule.predict(network, x)):
+        with pytest.raises(pcsnn.DivergenceError, match="NaN or infinite"):
+            call()
     assert all(p.grad is None for p in network.parameters())
 
 

@@ -134,6 +134,10 @@ def present(
         trace * d**times.steps + jump * new
         for trace, d, jump, new in zip(traces, D, jumps, left, strict=True)
     ]
+    currents = [
+        c if part.bias is None else c + part.bias
+        for c, part in zip(_cut(state.current, sizes), parts, strict=True)
+    ]
     if events is None:
         ended[0] = traces[0]  # a constant has passed its filter since ever
     return Presented(
@@ -142,6 +146,7 @@ def present(
         else [],
         torch.from_numpy(found[0].said).to(x.dtype),
         [c.to(x.dtype) for c in _cut(found[0].counts, sizes)[:-1]],
+        [steady if steady.numel() else currents[0], *currents[1:]],
         _remains(wiring, sizes, ended, state),
         "kernel",
     )

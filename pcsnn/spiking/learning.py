@@ -165,12 +165,17 @@ class SpikingPredictiveCoding(Rule):
 
         The circuit begins at rest and is read as in a call: the output's mean current until the
         teacher would speak. The input's spikes are those of the next call, whose draws it leaves.
+
+        Raises:
+            TypeError, ValueError, DivergenceError: as a call.
         """
         unknown = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        energy, x, y = self._admit(network, x, unknown)
+        energy, x, y = doors.admit_batch(self, network, x, unknown)
         assert isinstance(network, Network)
         free = self._steps("free")
         shown, _ = self._show(network, x, y, energy, Times(free, free, free), self._copy(), [])
+        if not all_finite([shown.said, *shown.currents]):
+            explain_non_finite(network, x, y)
         return energy.read_out.function(shown.said)
 
     @torch.no_grad()
@@ -256,7 +261,7 @@ class SpikingPredictiveCoding(Rule):
         shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
         plastic = min(self._steps("window"), taught)  # the steps of it in which there are errors
         found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
-        if not all_finite([shown.said, *(gradient for _, gradient in found)]):
+        if not all_finite([shown.said, *shown.currents, *(gradient for _, gradient in found)]):
             explain_non_finite(network, x, y)
         if not self.reset:
             self.memory.remains = shown.remains

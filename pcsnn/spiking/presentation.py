@@ -29,6 +29,7 @@ class Presented:
             where there are no such steps.
         said: the output's mean current in the free phase, ``(B, n_out)``.
         spikes: of each hidden layer, how often each neuron fired, ``(B, n)``.
+        currents: ``u`` of each layer in the last step: where numbers are lost it shows.
         remains: what the circuit holds at the end.
         engine: what ran, ``"kernel"`` or ``"torch"``.
     """
@@ -36,6 +37,7 @@ class Presented:
     products: list[tuple[Tensor, Tensor]]
     said: Tensor
     spikes: list[Tensor]
+    currents: list[Tensor]
     remains: list[Remains]
     engine: str
 
@@ -95,4 +97,4 @@ def show(
             for k, synapse in enumerate(synapses):
                 synapse.see(now, k)
     products = [synapse.products() for synapse in synapses if synapse.errors]
-    return Presented(products, said, spikes, circuit.remains(), "torch")
+    return Presented(products, said, spikes, now.predictions, circuit.remains(), "torch")
