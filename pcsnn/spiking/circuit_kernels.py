@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     speech: np.ndarray  # pairs: g, τ_RC/g/dt; sigma-delta: θ
     coupling: np.ndarray  # (1,): λ, in the network's own precision
     kinds: np.ndarray  # of messages, of the output's energy
-    times: np.ndarray  # steps, without a teacher, before plasticity
+    times: np.ndarray  # steps, without a teacher, before plasticity, before any error
 
 
 class State(NamedTuple):
@@ -179,32 +179,38 @@ def _speak(
 @_compiled
 def _up(
     plan: Plan, state: State, given: Given, b: int, t: int, x: np.ndarray, v_end: np.ndarray,
-    fired: np.ndarray, ends: np.ndarray,
+    fired: np.ndarray, ends: np.ndarray, quiet: bool,
 ) -> None:  # fmt: skip
     """One step upwards: ``x`` becomes all currents, ``fired[ends[l]:ends[l + 1]]`` the spikes."""
     sizes, w, lo, m = plan.sizes, 0, 0, ends[0]
     last = len(sizes) - 2
     for l in range(last + 1):
         n = sizes[l + 1]
-        c, hi = state.current[b, lo : lo + n], lo + n
-        rows = plan.weights[w : w + sizes[l] * n]
-        c *= plan.decays[l]
-        if l == 0:
-            for e in range(given.offsets[b, t], given.offsets[b, t + 1]):
-                _add_rows(rows, n, given.units[e], plan.neurons[0, 5], c)
-        else:
-            for e in range(ends[l - 1], ends[l]):
-                _add_rows(rows, n, fired[e], plan.neurons[0, 5], c)
-        x[lo:hi] = c + plan.bias[lo:hi]
+        hi = lo + n
+        c, u = state.current[b, lo:hi], x[lo:hi]
         if l == 0 and given.steady.shape[0] > 0:
-            x[lo:hi] = given.steady[b]
+            u[:] = given.steady[b]
+        else:
+            D, bias = plan.decays[l], plan.bias[lo:hi]
+            rows = plan.weights[w : w + sizes[l] * n]
+            for k in range(n):
+                c[k] *= D
+            if l == 0:
+                for e in range(given.offsets[b, t], given.offsets[b, t + 1]):
+                    _add_rows(rows, n, given.units[e], plan.neurons[0, 5], c)
+            else:
+                for e in range(ends[l - 1], ends[l]):
+                    _add_rows(rows, n, fired[e], plan.neurons[0, 5], c)
+            for k in range(n):
+                u[k] = c[k] + bias[k]
         if l < last:
             D, λ = plan.decays[0], plan.coupling[0]
-            for k in range(lo, hi):  # the dendrite, which is driven by what was told a step ago
-                state.error[b, k] = state.back[b, k] + D * (state.error[b, k] - state.back[b, k])
-                x[k] += λ * state.error[b, k]
+            error, back = state.error[b, lo:hi], state.back[b, lo:hi]
+            for k in range(0 if quiet else n):  # the dendrite, driven by what was told a step ago
+                error[k] = back[k] + D * (error[k] - back[k])
+                u[k] += λ * error[k]
             v, q = state.voltage[b, lo:hi], state.recovery[b, lo:hi]
-            m += _fire(plan.neurons[l], v, q, x[lo:hi], v_end[:n], fired[m:])
+            m += _fire(plan.neurons[l], v, q, u, v_end[:n], fired[m:])
             ends[l + 1] = m
         w += sizes[l] * n
         lo = hi
@@ -225,10 +231,10 @@ def _down(
         w -= n * n_above
         for e in range(m):
             _add_rows(plan.back[w : w + n * n_above], n, units[e], meanings[e], back)
-        low, high, h = plan.boxes[l - 1]
+        (low, high, h), current = plan.boxes[l - 1], x[lo:mid]
         zero = h - h
         for k in range(n):
-            back[k] = back[k] * h if low < x[lo + k] < high else zero
+            back[k] = back[k] * h if low < current[k] < high else zero
         above = mid
 
 
@@ -238,7 +244,7 @@ def _gather(
     ends: np.ndarray, E: np.ndarray,
 ) -> None:  # fmt: skip
     """From the last step backwards: ``E``, and what each spike's synapses gather of it."""
-    steps, _, plastic = plan.times
+    steps, _, plastic, _ = plan.times
     sizes, w, lo, below = plan.sizes, 0, 0, 0
     for l in range(len(sizes) - 1):
         n, D, one = sizes[l + 1], plan.decays[l], plan.neurons[0, 5]
@@ -271,7 +277,7 @@ def _present(
 ) -> None:
     """Show some samples, one after another."""
     sizes = plan.sizes
-    steps, free, plastic = plan.times
+    steps, free, plastic, silent = plan.times
     N, n_out, hidden = state.current.shape[1], sizes[-1], sizes[1:-1].sum()
     kind = plan.weights.dtype
     x, E = np.empty(N, kind), np.empty(sizes.max(), kind)
@@ -286,7 +292,8 @@ def _present(
         for t in range(steps):
             if t > 0:
                 ends[t, 0] = ends[t - 1, -1]
-            _up(plan, state, given, b, t, x, E, fired, ends[t])
+            quiet = t < silent
+            _up(plan, state, given, b, t, x, E, fired, ends[t], quiet)
             u, error = x[N - n_out :], state.error[b, N - n_out :]
             if t < free:
                 found.said[b] += u / free
@@ -294,7 +301,8 @@ def _present(
             else:
                 _teach(plan.kinds[1] == SOFTMAX, u, given.target[b], error)
             errors[t] = state.error[b]
-            _down(plan, state, b, x, units, meanings)
+            if not quiet:
+                _down(plan, state, b, x, units, meanings)
             lo = 0
             for l in range(len(sizes) - 2):
                 for e in range(ends[t, l], ends[t, l + 1]):

@@ -99,6 +99,8 @@ def present(
     feedback: Sequence[Tensor],
     times: Times,
     remains: Sequence[Remains],
+    *,
+    keep: bool,
 ) -> Presented:
     """Show a batch, and gather what each synapse learns from it.
 
@@ -110,6 +112,7 @@ def present(
         feedback: of each stage but the first, what carries errors back.
         times: of the presentation.
         remains: what the circuit holds at the start, or nothing for one at rest.
+        keep: whether what it holds at the end is asked for.
     """
     x, events, gain, y = given
     parts = network.parts()
@@ -118,9 +121,11 @@ def present(
     # What one spike adds to the trace of its unit.
     scales = [gain, *(float(getattr(part.activation, "scale", 1)) for part in parts[:-1])]
     jumps = [(1 - d) * scale / wiring.dt for d, scale in zip(D, scales, strict=True)]
-    traces = [left[0][0] for left in remains] or [x.new_zeros(len(x), n) for n in sizes[:-1]]
-    plan = _plan(network, wiring, feedback, times, sizes, D, jumps, _loss(energy))
-    state = _state(network, wiring, sizes, traces, remains)
+    traces = [left[0][0] for left in remains]
+    # From rest there is no error before the teacher speaks.
+    schedule = (times.steps, times.free, times.plastic, 0 if remains else times.free)
+    plan = _plan(network, wiring, feedback, schedule, sizes, D, jumps, _loss(energy))
+    state = _state(network, wiring, sizes, x, remains)
     steady = x.new_zeros(0, 0)
     if events is None:
         steady = torch.nn.functional.linear(x, parts[0].weight, parts[0].bias)
@@ -129,25 +134,19 @@ def present(
         arriving = _arrivals(events, x, times)
         target = y.contiguous().numpy()
         kernels.present(plan, state, kernels.Given(*arriving, steady.numpy(), target), found)
-    left = torch.from_numpy(found[0].traces).split(sizes[:-1], dim=1)
-    ended = [
-        trace * d**times.steps + jump * new
-        for trace, d, jump, new in zip(traces, D, jumps, left, strict=True)
-    ]
     currents = [
         c if part.bias is None else c + part.bias
         for c, part in zip(_cut(state.current, sizes), parts, strict=True)
     ]
-    if events is None:
-        ended[0] = traces[0]  # a constant has passed its filter since ever
+    constant = x if events is None else None
     return Presented(
-        _products(found, sizes, jumps, traces, None if events else x)
-        if times.plastic < times.steps
-        else [],
+        _products(found, sizes, jumps, traces, constant) if times.plastic < times.steps else [],
         torch.from_numpy(found[0].said).to(x.dtype),
         [c.to(x.dtype) for c in _cut(found[0].counts, sizes)[:-1]],
-        [steady if steady.numel() else currents[0], *currents[1:]],
-        _remains(wiring, sizes, ended, state),
+        [steady if constant is not None else currents[0], *currents[1:]],
+        _remains(wiring, sizes, _ended(found[0], sizes, D, jumps, traces, times, constant), state)
+        if keep
+        else [],
         "kernel",
     )
 
@@ -158,7 +157,7 @@ def _synapses(network: Network, wiring: Wiring) -> list[LowPass]:
 
 
 def _plan(
-    network: Network, wiring: Wiring, feedback: Sequence[Tensor], times: Times,
+    network: Network, wiring: Wiring, feedback: Sequence[Tensor], schedule: tuple[int, ...],
     sizes: list[int], D: list[float], jumps: list[float], loss: int | None,
 ) -> kernels.Plan:  # fmt: skip
     """The network and its wiring in flat arrays."""
@@ -182,7 +181,7 @@ def _plan(
         speech=np.array(speech, kind),
         coupling=np.array([wiring.coupling], kind),
         kinds=np.array([_KINDS[type(messages)], loss]),
-        times=np.array([times.steps, times.free, times.plastic]),
+        times=np.array(schedule),
     )
 
 
@@ -197,11 +196,10 @@ def _flat(tensors: Sequence[Tensor]) -> np.ndarray:
 
 
 def _state(
-    network: Network, wiring: Wiring, sizes: list[int], traces: list[Tensor],
-    remains: Sequence[Remains],
-) -> kernels.State:  # fmt: skip
+    network: Network, wiring: Wiring, sizes: list[int], x: Tensor, remains: Sequence[Remains]
+) -> kernels.State:
     """At rest, or as a circuit left it."""
-    like = traces[0].new_zeros(len(traces[0]), sum(sizes[1:]))
+    like = x.new_zeros(len(x), sum(sizes[1:]))
     errors = _neurons(network, wiring)[-1]
     current, voltage, recovery, back, error = (like.clone() for _ in range(5))
     recovery.fill_(1)
@@ -211,12 +209,12 @@ def _state(
     ends = np.cumsum([0, *sizes[1:]])
     for k, part in enumerate(network.parts()):
         mine = slice(ends[k], ends[k + 1])
-        current[:, mine] = traces[k] @ part.weight.mT
         if k < network.depth - 1:
             voltage[:, mine] = _neurons(network, wiring)[k].v_rest
         if not remains:
             continue
-        _, neurons, arriving, apical, said, _ = remains[k]
+        (trace, *_), neurons, arriving, apical, said, _ = remains[k]
+        current[:, mine] = trace @ part.weight.mT
         if neurons is not None:
             voltage[:, mine], recovery[:, mine] = neurons
         if arriving is not None:
@@ -267,16 +265,38 @@ def _products(
     constant: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:  # fmt: skip
     """``Σ ε āᵀ``: of the spikes, and of what was there before them or stays."""
-    gathered = torch.from_numpy(sum(place.products for place in found))
+    for place in found[1:]:
+        np.add(found[0].products, place.products, out=found[0].products)
+    gathered = torch.from_numpy(found[0].products)
     each = gathered.split([a * b for a, b in pairwise(sizes)])
     total, late = _cut(found[0].total, sizes), _cut(found[0].late, sizes)
     products = []
     for k, jump in enumerate(jumps):
-        W = jump * each[k].view(sizes[k], sizes[k + 1]).mT
-        W = W + (total[k].mT @ constant if k == 0 and constant is not None
-                 else late[k].mT @ traces[k])  # fmt: skip
+        if k == 0 and constant is not None:
+            W = total[0].mT @ constant
+        else:
+            W = jump * each[k].view(sizes[k], sizes[k + 1]).mT
+            W = W + late[k].mT @ traces[k] if traces else W
         products.append((W, total[k].sum(0)))
     return products
+
+
+def _ended(
+    found: kernels.Found, sizes: list[int], D: list[float], jumps: list[float],
+    traces: list[Tensor], times: Times, constant: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    """The traces at the end; a constant input has none, as it has passed its filter since ever."""
+    left = [
+        jump * new
+        for jump, new in zip(
+            jumps, torch.from_numpy(found.traces).split(sizes[:-1], dim=1), strict=True
+        )
+    ]
+    if traces:
+        left = [new + d**times.steps * old for new, d, old in zip(left, D, traces, strict=True)]
+    if constant is not None:
+        left[0] = traces[0] if traces else torch.zeros_like(constant)
+    return left
 
 
 def _remains(

@@ -297,7 +297,10 @@ class SpikingPredictiveCoding(Rule):
         events = encoded if isinstance(encoded, Events) else None
         given = compiled_circuit.Given(x, events, coding.gain(t_ref), y)
         left = left if circuit.fits(left) else []
-        return compiled_circuit.present(network, given, energy, wiring, circuit.B, times, left), ""
+        shown = compiled_circuit.present(
+            network, given, energy, wiring, circuit.B, times, left, keep=not self.reset
+        )
+        return shown, ""
 
     def _gradients(
         self, network: Network, products: list[tuple[Tensor, Tensor]], scale: float
