@@ -49,6 +49,12 @@ check: $(BIN)/.installed  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+pdf: _build/.book chromium  ## print the book into _build/release/the-book.pdf
+	@$(BIN)/python tools/release.py pdf
+
+release: _build/.book chromium  ## package, site, notebooks and PDF, with checksums, in _build/release
+	@$(BIN)/python tools/release.py
+
 experiments: $(BIN)/.installed  ## list the recorded experiments, and how to run them
 	@$(BIN)/python -m pcsnn.experiments list
 
@@ -88,4 +94,4 @@ chromium:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
 	  else echo "make: no Chromium found, so the tests in a real browser will be skipped"; fi
 
-.PHONY: help book test execute portable test-oldest test-newest check experiments bench serve clean chromium
+.PHONY: help book test execute portable test-oldest test-newest check pdf release experiments bench serve clean chromium

@@ -1,0 +1,113 @@
+"""A release: its package stands alone, its archives come out the same twice, its PDF is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import yaml
+
+from tools import release
+
+from .conftest import CHAPTERS, ROOT, missing
+
+
+def test_pages_are_those_of_the_book_in_order():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    names = list(release.pages(toc))
+    assert names[0] == "index"
+    assert len(names) == len(set(names))
+    assert all((CHAPTERS / f"{name}.md").exists() for name in names)
+    order = ["01-introduction", "02-classical", "02-1-notation", "03-8-unification", "ledger"]
+    assert sorted(order, key=names.index) == order
+
+
+def test_notebooks_bring_their_records():
+    names = [name for _, name in release.notebooks()]
+    assert "notebooks/02-5-back-propagation.ipynb" in names
+    assert "notebooks/results/backprop-mnist-laptop.json" in names
+
+
+def test_archives_come_out_the_same_twice(tmp_path):
+    (tmp_path / "b").write_text("two")
+    (tmp_path / "a").write_text("one")
+    files = [(tmp_path / name, f"all/{name}") for name in "ba"]
+    for name in ("1.zip", "2.zip"):
+        release.archive(tmp_path / name, files)
+        files.reverse()
+    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "1.zip") as packed:
+        assert packed.namelist() == ["all/a", "all/b"]
+        assert packed.read("all/b") == b"two"
+
+
+def test_checksums_are_those_of_the_files(tmp_path):
+    (tmp_path / "SHA256SUMS").write_text("old")
+    (tmp_path / "x.zip").write_bytes(b"content")
+    expected = hashlib.sha256(b"content").hexdigest()
+    assert release.checksums(tmp_path) == f"{expected}  x.zip\n"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The package's distributions, built from a copy of what belongs to it."""
+    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "pcsnn", source / "pcsnn", ignore=shutil.ignore_patterns("__pycache__"))
+    release.package(folder, source)
+    return folder
+
+
+def test_the_wheel_stands_alone(built, tmp_path):
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(tmp_path)
+    code = (
+        "import pcsnn, pcsnn.spiking, pcsnn.experiments, pcsnn.explorers as e; "
+        "print(pcsnn.__file__); assert 'svg' in e.lif().to_html()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str(tmp_path / "pcsnn" / "__init__.py")
+
+
+def test_the_sdist_has_the_package_and_its_licence(built):
+    import tarfile
+
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        names = {name.split("/", 1)[1] for name in packed.getnames() if "/" in name}
+    assert {"LICENSE", "pyproject.toml", "pcsnn/__init__.py", "pcsnn/py.typed"} <= names
+
+
+@pytest.mark.browser
+def test_pages_are_bound_with_links_of_their_own(tmp_path):
+    if not any(map(shutil.which, release.BROWSERS)):
+        missing("no Chromium on this machine: apt-get install chromium")
+    from io import BytesIO
+
+    from pypdf import PdfReader
+
+    pages = {
+        "one": "<h1>First#</h1><a href='two.html#there'>on</a> <a href='gone.txt'>off</a>"
+        "<a href='https://example.org/'>out</a>",
+        "two": "<h1>Second</h1><p id='there'>there",
+    }
+    for name, text in pages.items():
+        (tmp_path / f"{name}.html").write_text(f"<!doctype html><meta charset=utf-8>{text}")
+    bound = PdfReader(BytesIO(release.bind(tmp_path, list(pages))))
+    assert [entry.title for entry in bound.outline] == ["First", "Second"]
+    assert "there" in bound.pages[-1].extract_text()
+    links = [link.get_object() for link in bound.pages[0]["/Annots"]]
+    inwards = [link for link in links if "/Dest" in link]
+    outwards = [link["/A"]["/URI"] for link in links if "/A" in link]
+    assert [link["/Dest"][0] for link in inwards] == [bound.pages[1].indirect_reference]
+    assert outwards == ["https://example.org/"]

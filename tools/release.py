@@ -1,0 +1,151 @@
+"""What a release consists of, in ``_build/release``: see :func:`main`.
+
+    python tools/release.py [pdf]
+
+The book has to be built before. The PDF is printed by a headless Chromium, page by page in the
+order of the table of contents, so that figures and mathematics are those of the site; links
+between pages become links within the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from playwright.sync_api import sync_playwright
+from pypdf import PdfWriter
+from pypdf.generic import ArrayObject, DictionaryObject, NameObject
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE, RELEASE = ROOT / "_build" / "html", ROOT / "_build" / "release"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of files in archives, so that these come out the same twice
+MARGINS = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
+SHEET = """
+.copybtn, form { display: none !important }
+.highlight, .cell_output, figure, svg, table { break-inside: avoid }
+h2, h3 { break-after: avoid }
+"""
+
+
+def pages(toc: Any) -> Iterator[str]:
+    """Every page of the book, in the order of its table of contents."""
+    if isinstance(toc, list):
+        for part in toc:
+            yield from pages(part)
+    elif isinstance(toc, dict):
+        for key in ("root", "file"):
+            if key in toc:
+                yield toc[key].removesuffix(".ipynb").removesuffix(".md")
+        for key in ("parts", "chapters", "sections"):
+            yield from pages(toc.get(key, []))
+
+
+def printed(site: Path, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Each page's name, its title, and the page as Chromium prints it."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise SystemExit("tools/release.py: no Chromium on this machine, which prints the pages")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        for name in names:
+            page = browser.new_page(color_scheme="light")
+            page.goto((site / f"{name}.html").as_uri(), wait_until="load")
+            page.emulate_media(media="print", color_scheme="light")
+            page.add_style_tag(content=SHEET)
+            title = page.locator("h1").first.inner_text().strip().removesuffix("#")
+            yield name, title, page.pdf(format="A4", margin=MARGINS, scale=0.8)
+            page.close()
+        browser.close()
+
+
+def bind(site: Path, names: list[str]) -> bytes:
+    """All pages as one file, with an outline and links of its own."""
+    writer, starts = PdfWriter(), dict[str, int]()
+    for name, title, content in printed(site, names):
+        starts[name] = len(writer.pages)
+        writer.append(BytesIO(content), import_outline=False)
+        writer.add_outline_item(title=title, page_number=starts[name])
+    for page in writer.pages:
+        for link in page.get("/Annots", ()):
+            _turn_inwards(writer, link.get_object(), site, starts)
+    writer.add_metadata({"/Title": "The Book That Proves Itself"})
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def _turn_inwards(
+    writer: PdfWriter, link: DictionaryObject, site: Path, starts: dict[str, int]
+) -> None:
+    """A link to a page of the site leads to where that page begins; to another file, nowhere."""
+    action = link.get("/A", {})
+    address = urlsplit(str(action.get("/URI", "")))
+    if address.scheme != "file":
+        return
+    name = Path(unquote(address.path)).relative_to(site).as_posix().removesuffix(".html")
+    del link["/A"]
+    if name in starts:
+        target = writer.pages[starts[name]].indirect_reference
+        assert target is not None
+        link[NameObject("/Dest")] = ArrayObject([target, NameObject("/Fit")])
+
+
+def archive(target: Path, files: list[tuple[Path, str]]) -> None:
+    """A zip of files by the names they are to have."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path, name in sorted(files, key=lambda pair: pair[1]):
+            packed.writestr(zipfile.ZipInfo(name, EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def notebooks() -> list[tuple[Path, str]]:
+    """The executed chapters and the records that they load."""
+    chapters = ROOT / "chapters"
+    found = [*chapters.glob("*.ipynb"), *chapters.glob("results/*.json")]
+    return [(path, f"notebooks/{path.relative_to(chapters)}") for path in found]
+
+
+def package(folder: Path, source: Path = ROOT) -> None:
+    """An sdist, and a wheel made from it."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*command, str(source)], check=True, stdout=subprocess.DEVNULL)
+
+
+def checksums(folder: Path) -> str:
+    """A line for each file, as sha256sum writes and checks it."""
+    paths = sorted(path for path in folder.iterdir() if path.name != "SHA256SUMS")
+    return "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths
+    )
+
+
+def main(only: str = "") -> None:
+    """The package, the site and the notebooks as archives, the PDF, and a checksum of each.
+
+    Args:
+        only: ``"pdf"`` for nothing else.
+    """
+    if not (SITE / "index.html").exists():
+        raise SystemExit("tools/release.py: build the book first: make book")
+    RELEASE.mkdir(parents=True, exist_ok=True)
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    (RELEASE / "the-book.pdf").write_bytes(bind(SITE, list(pages(toc))))
+    if only != "pdf":
+        site = [path for path in SITE.rglob("*") if path.is_file()]
+        archive(RELEASE / "site.zip", [(p, f"site/{p.relative_to(SITE)}") for p in site])
+        archive(RELEASE / "notebooks.zip", notebooks())
+        package(RELEASE)
+    (RELEASE / "SHA256SUMS").write_text(checksums(RELEASE), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
