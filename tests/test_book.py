@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from pcsnn.verification import Finding, Verdict, parse
 from tools import execute
-from tools.book import blocks, entries
+from tools.book import blocks, entries, theme
 from tools.book.entries import UNCHECKED, LedgerError
 from tools.book.katex import Katex
 from tools.book.ledger import chapter_name, chapter_of
@@ -300,6 +301,20 @@ def test_boxes_call_erratum_only_what_errs(site, ledger):
             assert ("Erratum" in title.text) == any(entry.errs for entry in found), title.text
             seen += 1
     assert seen > 20
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/book"])
+def test_buttons_lead_to_an_address_only_where_there_is_one(address):
+    options = {"repository_url": address, "launch_buttons": {"colab_url": "https://colab"}}
+    theme.offer_repository(None, SimpleNamespace(html_theme_options=options))
+    assert options["use_repository_button"] == bool(address)
+    assert ("repository_url" in options) == ("launch_buttons" in options) == bool(address)
+
+
+def test_no_page_offers_what_is_not_there(site):
+    for path in built.pages(site):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"colab\.research|mybinder|github\.com/pcsnn", text), path.name
 
 
 def test_search_index_knows_the_book(site):

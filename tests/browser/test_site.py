@@ -14,6 +14,23 @@ pytestmark = pytest.mark.browser
 PAGES = [Path(name).stem for name in stored.listed()]
 
 
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("eq. 25", "02-5-back-propagation"),
+        ("equation 25", "02-5-back-propagation"),
+        ("T2-eq25", "02-5-back-propagation"),
+        ("softmax gradient", "02-3-maximum-likelihood"),
+    ],
+)
+def test_search_finds_what_readers_ask_for(visit, server, words, page):
+    opened = visit(f"{server}/search.html?q={words.replace(' ', '+')}")
+    opened.wait_for_selector("#search-results li a")
+    found = opened.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
+    pages = list(dict.fromkeys(href.split("/")[-1].split(".html")[0] for href in found))
+    assert page in pages[:8], pages
+
+
 @pytest.mark.parametrize("where", ["file", "server"])
 def test_search_finds_softmax(visit, server, where):
     start = (SITE / "index.html").as_uri() if where == "file" else f"{server}/index.html"

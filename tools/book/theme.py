@@ -8,12 +8,22 @@ from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 
 import pcsnn
 
 from .katex import ROOT
 
 FONTS = ROOT / "node_modules" / "@fontsource" / "source-serif-4" / "files"
+
+
+def offer_repository(app: Sphinx, config: Config) -> None:
+    """Buttons to the source, Colab and Binder where the book has an address, else none."""
+    options = config.html_theme_options
+    options["use_repository_button"] = bool(options.get("repository_url"))
+    if not options["use_repository_button"]:
+        for name in ("repository_url", "launch_buttons"):
+            options.pop(name, None)
 
 
 def drop_live_code(
@@ -55,6 +65,7 @@ def copy_fonts(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("config-inited", offer_repository, priority=900)
     app.connect("html-page-context", drop_live_code, priority=900)
     app.connect("missing-reference", resolve_short_name)
     app.connect("build-finished", copy_fonts)
