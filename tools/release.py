@@ -30,6 +30,7 @@ SITE, RELEASE = ROOT / "_build" / "html", ROOT / "_build" / "release"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of files in archives, so that these come out the same twice
 MARGINS = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
+OPENED = "document.querySelectorAll('.erratum > details').forEach(box => box.open = true)"
 SHEET = """
 .copybtn, form { display: none !important }
 .highlight, .cell_output, figure, svg, table { break-inside: avoid }
@@ -62,6 +63,9 @@ def printed(site: Path, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
             page.goto((site / f"{name}.html").as_uri(), wait_until="load")
             page.emulate_media(media="print", color_scheme="light")
             page.add_style_tag(content=SHEET)
+            page.evaluate(
+                "document.querySelectorAll('.erratum > details').forEach(d => d.open = 1)"
+            )
             title = page.locator("h1").first.inner_text().strip().removesuffix("#")
             yield name, title, page.pdf(format="A4", margin=MARGINS, scale=0.8)
             page.close()

@@ -60,7 +60,7 @@ class PaperSection(SphinxDirective):
 
 
 class Erratum(SphinxDirective):
-    """``{erratum} T2-eq24``: a box that says where the printed text errs.
+    """``{erratum} T2-eq24``: a box that says where the printed text errs; how, it says on a click.
 
     Of figures, measurements, gaps and questions, which do not err, it says what came of them.
     """
@@ -87,8 +87,14 @@ class Erratum(SphinxDirective):
             title += nodes.inline("", f" {entry.place}", classes=["place"])
         title.insert(0, nodes.Text(", ".join(heads)))
         box += title
+        box += _html("<details><summary>What is printed, and what holds</summary>")
         self.state.nested_parse(self.content, self.content_offset, box)
+        box += _html("</details>")
         return [box]
+
+
+def _html(markup: str) -> nodes.raw:
+    return nodes.raw("", markup, format="html")
 
 
 class Keep(SphinxDirective):

@@ -1,4 +1,4 @@
-"""Stored outputs: the verdict lines in them become badges that the ledger links to."""
+"""Stored outputs: verdict lines become badges, to which the ledger links; checks are folded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,20 @@ def split_verdicts(app: Sphinx, document: nodes.document) -> None:
         for piece in pieces:
             if isinstance(piece, verdict):
                 _note_check(app.env, piece)
+        _fold_input(app, block)
         block.replace_self(pieces)
+
+
+def _fold_input(app: Sphinx, block: nodes.literal_block) -> None:
+    """A check's code is a click away, its verdict in plain sight: the lesson runs by itself."""
+    cell = block.parent
+    while cell is not None and cell.get("nb_element") != "cell_code":
+        cell = cell.parent
+    if cell is None or cell.get("hide_mode"):
+        return
+    cell["hide_mode"], cell["prompt_show"] = "input", "Show the check"
+    cell["prompt_hide"] = "Hide the check"
+    cell["classes"].append("tag_hide-input")
 
 
 def _pieces(block: nodes.literal_block) -> list[nodes.Element]:
