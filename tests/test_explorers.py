@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from itertools import product
 
 import pytest
 import torch
 
-from pcsnn import InferenceLearning, data, explorers, mlp
+from pcsnn import ZIL, InferenceLearning, data, explorers, mlp
 from pcsnn.explorers import Choice, Slider, Steps
 from pcsnn.explorers.cells import levels
+from pcsnn.explorers.conditions import KEPT, STARTS, STEPS, TURNS
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -42,7 +44,14 @@ def a_plane(**changes):
 
 EXPLORERS = pytest.mark.parametrize(
     "make",
-    [explorers.lif, explorers.inference, a_plane, lambda: a_settling(), lambda: a_presentation()],
+    [
+        explorers.lif,
+        explorers.inference,
+        a_plane,
+        lambda: a_settling(),
+        lambda: a_presentation(),
+        lambda: a_chain()[-1],
+    ],
 )
 
 
@@ -341,3 +350,48 @@ def test_a_presentation_shows_what_the_rule_sees():
 def test_a_presentation_refuses_what_it_cannot_show(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         a_presentation(**given)
+
+
+# --- the three conditions ----------------------------------------------------------------------
+
+
+def a_chain(sizes=(4, 4, 4, 4), samples=1):
+    """The explorer of the conditions, on a small network."""
+    network = mlp(sizes, "tanh", init="lecun", seed=1, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(2)
+    x = torch.randn(samples, sizes[0], generator=draw, dtype=torch.float64)
+    y = torch.randn(samples, sizes[-1], generator=draw, dtype=torch.float64)
+    return network, x, y, explorers.conditions(network, x, y)
+
+
+def test_kept_conditions_are_zil_and_broken_ones_are_not():
+    network, x, y, made = a_chain()
+    frames = data_of(made.to_html())["frames"]
+    settings = list(product(STARTS, TURNS, STEPS))
+    told = dict(zip(settings, (frame[0] for frame in frames), strict=True))
+    exactly = [setting for setting, words in told.items() if "exactly" in words]
+    assert exactly == [KEPT]
+    by_name = dict(zip(settings, frames, strict=True))
+    kept = by_name[KEPT]
+    assert kept[1:3] == kept[3:5]
+    assert made.readout == kept[0]
+    rule = ZIL()
+    rule(network, x, y)
+    learnt = network.layers[2].linear.weight.grad  # the last stage's is drawn first
+    top = torch.tensor([int(a) - int(b) for a, b in zip(*kept[1:3], strict=True)])[:16].view(4, 4)
+    assert torch.equal(top, (-9 * learnt / learnt.abs().max()).round().int())
+    half = told["at rest", "each in its turn", "γ = 0.5"]
+    assert "l = 2 times 0.25, l = 3 times 0.5, l = 4 times 1." in half
+    early = told["at rest", "one step early", "γ = 1"]
+    assert early.endswith("nothing has arrived at l = 2, l = 3.")
+    off = [words for (start, _, _), words in told.items() if start != "at rest"]
+    assert all("off back-propagation's direction" in words for words in off)
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [({"sizes": (4, 5, 4)}, "one width, not"), ({"samples": 2}, "x must be one sample, not 2")],
+)
+def test_conditions_refuse_what_they_cannot_show(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        a_chain(**given)

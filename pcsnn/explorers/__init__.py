@@ -9,6 +9,7 @@ the slider. Nothing is loaded from anywhere.
 from __future__ import annotations
 
 from pcsnn.explorers.attention import attention
+from pcsnn.explorers.conditions import conditions
 from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
@@ -17,5 +18,5 @@ from pcsnn.explorers.presentation import presentation
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
-    "attention", "inference", "latent", "lif", "presentation",
+    "attention", "conditions", "inference", "latent", "lif", "presentation",
 ]  # fmt: skip
