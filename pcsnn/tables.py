@@ -1,0 +1,57 @@
+"""Numbers as a real table: rows and columns that a screen reader names, and a phone scrolls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a name; in a notebook HTML, elsewhere aligned text.
+
+    Args:
+        label: what the table is of.
+        head: of each column; the first column names the rows.
+        rows: cells, as they are to be shown.
+
+    Raises:
+        ValueError: for a row that has not one cell for each column.
+    """
+
+    label: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(
+                    f"rows must have {len(self.head)} cells, one for each column, not {len(row)}"
+                )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.head)
+        body = "\n".join(
+            f'<tr><th scope="row">{escape(str(name))}</th>'
+            + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells)
+            + "</tr>"
+            for name, *cells in self.rows
+        )
+        return (
+            f'<div style="overflow-x: auto" role="region" tabindex="0" '
+            f'aria-label="{escape(self.label)}"><table class="table">\n'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        )
+
+    def __repr__(self) -> str:
+        lines = [list(map(str, line)) for line in (self.head, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if k else cell.ljust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
