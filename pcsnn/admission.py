@@ -136,6 +136,11 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
         )
 
 
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether :meth:`torch.nn.Module.compile` has been called on it."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
 def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
     """Refuse what autograd cannot go through.
 
@@ -147,6 +152,12 @@ def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
         raise TypeError(
             "network is what torch.compile made, whose value nodes are out of reach: give the "
             "module that it was made of"
+        )
+    compiled = (name for name, part in network.named_modules() if _is_compiled(part))
+    if (name := next(compiled, None)) is not None:
+        raise TypeError(
+            f"network{name and '.' + name} was compiled in place, and its value nodes are out of "
+            "reach: learn with a module whose compile() has not been called"
         )
     if torch.is_inference_mode_enabled():
         raise ValueError("a rule needs autograd for this network: leave torch.inference_mode")

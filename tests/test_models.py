@@ -349,6 +349,19 @@ def test_models_are_compiled_in_one_graph(name):
     assert torch.equal(compiled(x), network(x))
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_module_that_was_compiled_in_place_is_refused(inner):
+    network = transformer(9, 6, 8, seed=0)
+    (network.blocks[0] if inner else network).compile(backend="eager")
+    x = torch.tensor([[1, 2, 3]])
+    name = "network.blocks.0" if inner else "network"
+    with pytest.raises(TypeError, match=f"{name} was compiled in place"):
+        pcsnn.ZIL("cross_entropy")(network, x, x)
+    made = torch.compile(transformer(9, 6, 8, seed=0), backend="eager")
+    with pytest.raises(TypeError, match="network is what torch.compile made"):
+        pcsnn.ZIL("cross_entropy")(made, x, x)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_one_seed_is_one_model(name):
     make = MODELS[name][0]
