@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +24,9 @@ from pcsnn.spiking import (
     SigmaDelta,
     SpikingPredictiveCoding,
     circuit_kernels,
+    compiled_circuit,
 )
+from pcsnn.spiking.derivatives import DERIVATIVES
 from tests.strategies import relative_error
 
 pytestmark = pytest.mark.skipif(not circuit_kernels.AVAILABLE, reason="numba is not installed")
@@ -96,12 +99,30 @@ def compare(network, batches, **options):
 @pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
 def test_both_engines_do_the_same(messages, coding, loss):
     network = made((6, 8, 7, 3))
-    for coupling, reset in itertools.product((0.0, 0.5), (True, False)):
+    for coupling, reset, slope in itertools.product((0.0, 0.5), (True, False), DERIVATIVES):
         _, left = compare(
-            network, [batch(network), batch(network, seed=1)], loss=loss,
+            network, [batch(network), batch(network, seed=1)], loss=loss, derivative=slope,
             messages=MESSAGES[messages], input=coding, coupling=coupling, reset=reset, window=0.06,
         )  # fmt: skip
         assert bool(left) is not reset
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.02, 0.5])
+@pytest.mark.parametrize("neuron", [LIF(), LIF(0.01, 0.002, 0.7, -0.3, 0.1)])
+def test_the_slope_is_that_of_the_rate(gamma, neuron):
+    sigma = LIFRate(gamma, 0.06, neuron)
+    z = torch.cat([torch.linspace(-30, 30, 2001), torch.linspace(0.9, 1.1, 2001)]).double()
+    z = z[(z - (neuron.v_th - neuron.v_rest)).abs() > 1e-12]
+    rate = np.array(compiled_circuit._rate_of(sigma))
+    found = torch.tensor(
+        [circuit_kernels._exact_slope(rate, j) for j in z.tolist()], dtype=torch.float64
+    )
+    expected = sigma.derivative(z)
+    assert relative_error(found, expected) < 1e-13
+    assert (found - expected).abs().max() <= 1e-11 * expected.abs().max()
+    busy = expected > 0
+    assert torch.equal(found > 0, busy)
+    assert ((found - expected) / expected)[busy].abs().max() < 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,7 +144,7 @@ def test_both_engines_do_the_same_with_any_network(data, sizes, dtype, messages)
         "reset": data.draw(st.booleans()),
         "window": data.draw(st.sampled_from([0.001, 0.02, 0.07])),
         "taught": data.draw(st.sampled_from([0.02, 0.03])),
-        "derivative": data.draw(st.sampled_from([Boxcar(), Boxcar(-0.5, 1.5)])),
+        "derivative": data.draw(st.sampled_from([Boxcar(), Boxcar(-0.5, 1.5), "exact"])),
         "synapse": LowPass(data.draw(st.sampled_from([0.002, 0.005]))),
         "output_synapse": LowPass(0.01),
         "learn": data.draw(st.sampled_from([None, False, True])),
@@ -188,7 +209,6 @@ def test_a_prediction_is_that_of_the_next_call_and_changes_nothing(engine, codin
 
 SAID = {
     "its values spike": {"values": "graded"},
-    "it knows the derivative 'boxcar' only": {"derivative": "exact"},
     "it knows low-pass synapses": {"synapse": Alpha(0.005)},
     "unit area": {"output_synapse": LowPass(0.02, area=2.0)},
     "exact scheme": {"synapse": LowPass(0.005, scheme="forward-euler")},

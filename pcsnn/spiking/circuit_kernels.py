@@ -42,7 +42,8 @@ class Plan(NamedTuple):
     back: np.ndarray  # what carries errors from layer l + 1 to l, rows by the unit above
     decays: np.ndarray  # D of the filter of each stage
     neurons: np.ndarray  # (L, 6): D, e^{t_ref/τ}, V_th, V_rest, V_reset, 1; the last of errors'
-    boxes: np.ndarray  # (L − 1, 3): from which current to which, and how high
+    boxes: np.ndarray  # (L − 1, 3): from which current to which, and how high; or empty, and
+    rates: np.ndarray  # (L − 1, 6): γ, scale, t_ref, τ, V_th − V_rest, V_th − V_reset
     speech: np.ndarray  # pairs: g, τ_RC/g/dt; sigma-delta: θ
     coupling: np.ndarray  # (1,): λ, in the network's own precision
     kinds: np.ndarray  # of messages, of the output's energy
@@ -177,6 +178,30 @@ def _speak(
 
 
 @_compiled
+def _softplus(u: float) -> float:
+    return u + math.log1p(math.exp(-u)) if u > 0 else math.log1p(math.exp(u))
+
+
+@_compiled
+def _exact_slope(rate: np.ndarray, j: float) -> float:
+    """As :func:`pcsnn.spiking.rates.smoothed_rate_derivative`, times the scale."""
+    gamma, scale, t_ref, tau, threshold, d = rate
+    x = j - threshold
+    if gamma < 1e-30:
+        if x <= 0:
+            return 0.0
+        r = 1 / (t_ref + tau * math.log1p(d / x))
+        return scale * tau * r * r * (d / (x + d)) / x
+    u = x / gamma
+    soft = _softplus(max(u, -36.0))  # below, it is e^u, and its logarithm a straight line
+    log_ratio = math.log(d / gamma) - math.log(soft) - min(u + 36.0, 0.0)
+    r = 1 / (t_ref + tau * _softplus(log_ratio))
+    share = 1 / (1 + math.exp(-log_ratio))
+    steep = 1 / (1 + math.exp(-max(u, -36.0))) / (gamma * soft)
+    return scale * tau * r * r * share * steep
+
+
+@_compiled
 def _up(
     plan: Plan, state: State, given: Given, b: int, t: int, x: np.ndarray, v_end: np.ndarray,
     fired: np.ndarray, ends: np.ndarray, quiet: bool,
@@ -231,10 +256,15 @@ def _down(
         w -= n * n_above
         for e in range(m):
             _add_rows(plan.back[w : w + n * n_above], n, units[e], meanings[e], back)
-        (low, high, h), current = plan.boxes[l - 1], x[lo:mid]
-        zero = h - h
-        for k in range(n):
-            back[k] = back[k] * h if low < current[k] < high else zero
+        current = x[lo:mid]
+        if plan.boxes.shape[0] > 0:
+            low, high, h = plan.boxes[l - 1]
+            zero = h - h
+            for k in range(n):
+                back[k] = back[k] * h if low < current[k] < high else zero
+        elif m > 0:
+            for k in range(n):
+                back[k] *= _exact_slope(plan.rates[l - 1], current[k])
         above = mid
 
 

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcsnn.activations import Activation
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network
 from pcsnn.spiking import circuit_kernels as kernels
 from pcsnn.spiking.circuit import Remains, Wiring
-from pcsnn.spiking.derivatives import Boxcar
+from pcsnn.spiking.derivatives import Boxcar, exact_slope
 from pcsnn.spiking.errors import Graded, Pairs, SigmaDelta
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.kernels import own_threads
@@ -63,8 +64,8 @@ def why_not_compiled(
         return f"it computes in float32 or float64, not {like.dtype}"
     if not wiring.spiking:
         return "its values spike"
-    if not isinstance(wiring.slope, Boxcar):
-        return "it knows the derivative 'boxcar' only"
+    if not isinstance(wiring.slope, Boxcar) and wiring.slope is not exact_slope:
+        return "it does not know this derivative"
     if type(wiring.messages) not in _KINDS:
         return f"it does not know the messages {type(wiring.messages).__name__}"
     if _loss(energy) is None:
@@ -164,7 +165,8 @@ def _plan(
     parts, messages = network.parts(), wiring.messages
     kind = parts[0].weight.detach().numpy().dtype
     biases = [w.weight.new_zeros(len(w.weight)) if w.bias is None else w.bias for w in parts]
-    assert isinstance(wiring.slope, Boxcar)
+    sigmas, slope = [part.activation for part in parts[:-1]], wiring.slope
+    boxes = [slope.limits(sigma) for sigma in sigmas] if isinstance(slope, Boxcar) else []
     speech = (0.0, 0.0)
     if isinstance(messages, Pairs):
         speech = (messages.gain, messages.worth / wiring.dt)
@@ -177,7 +179,8 @@ def _plan(
         back=_flat(list(feedback)),
         decays=np.array(D, kind),
         neurons=np.array([_constants(n, wiring.dt) for n in _neurons(network, wiring)], kind),
-        boxes=np.array([wiring.slope.limits(p.activation) for p in parts[:-1]], kind),
+        boxes=np.array(boxes, kind).reshape(-1, 3),
+        rates=np.array([_rate_of(sigma) for sigma in sigmas]),
         speech=np.array(speech, kind),
         coupling=np.array([wiring.coupling], kind),
         kinds=np.array([_KINDS[type(messages)], loss]),
@@ -189,6 +192,13 @@ def _constants(neuron: LIF, dt: float) -> tuple[float, ...]:
     tau = neuron.tau_rc
     D, C = math.exp(-dt / tau), math.exp(neuron.t_ref / tau)
     return D, C, neuron.v_th, neuron.v_rest, neuron.reset, 1.0
+
+
+def _rate_of(sigma: Activation) -> tuple[float, ...]:
+    assert isinstance(sigma, LIFRate)
+    neuron = sigma.neuron
+    beyond = neuron.v_th - neuron.v_rest, neuron.v_th - neuron.reset
+    return sigma.gamma, sigma.scale, neuron.t_ref, neuron.tau_rc, *beyond
 
 
 def _flat(tensors: Sequence[Tensor]) -> np.ndarray:
