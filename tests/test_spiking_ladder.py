@@ -10,11 +10,12 @@ import torch
 
 import pcsnn
 from pcsnn import data
-from pcsnn.experiments import load_record, spiking_ladder
+from pcsnn.experiments import load_record, spiking_ladder, spiking_rates
+from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
-from pcsnn.experiments.spiking_ladder import Climb, Length
+from pcsnn.experiments.spiking_climb import Climb, Length, climb
 from pcsnn.experiments.spiking_rungs import RUNGS, events_of
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
@@ -63,7 +64,7 @@ def test_one_seed_is_one_network_on_every_rung():
 
 
 def trained(climb, epochs, checkpoint, rate=0.1):
-    few, held_out = spiking_ladder.split(DIGITS, 200, 100)
+    few, held_out = split(DIGITS, 200, 100)
     train_run(
         climb.network, climb, climb.optimiser(rate), (few, held_out), Length(epochs, 50),
         Setting(name="run", seed=3), Context("cpu", checkpoint),
@@ -160,9 +161,6 @@ def test_a_smoke_run_is_recorded(tmp_path):
         epochs = SMOKE.epochs if whole and not rung.online else 1
         assert all(len(curve) == epochs for curve in curves.values())
         assert 0 < run.values["test_accuracy"] <= 1
-        tried = {float(rate): found for rate, found in run.values["tried"].items()}
-        assert set(tried) == set(SMOKE.online_rates if rung.online else SMOKE.rates)
-        assert tried[run.values["learning_rate"]] == max(tried.values())
         assert ("feedback_2" in curves) == (rung.feedback != "exact")
         assert ("value_spikes" in curves) == (rung.rule == "circuit" and rung.values == "spikes")
         assert ("error_spikes" in curves) == (rung.messages != "graded")
@@ -173,3 +171,39 @@ def test_a_smoke_run_is_recorded(tmp_path):
     for name in ("backprop", "z-il"):
         (run,) = record.select(rung=name, samples=SMOKE.samples)
         assert max(run.curves["angle"]) < 0.1
+
+
+def test_the_rate_falls_in_a_line_to_nothing(tmp_path):
+    climber, rates = climb_of("backprop"), []
+    made = climber.optimiser
+    climber.optimiser = lambda rate: rates.append(made(rate)) or rates[0]
+    parts = split(DIGITS, 200, 100)
+    seen = []
+    climb(
+        climber, 0.1, parts, Length(4, 50), Setting(name="run", seed=0),
+        Context("cpu", tmp_path / "a"),
+        after_epoch=lambda: seen.append([group["lr"] for group in rates[0].param_groups]),
+    )  # fmt: skip
+    assert seen == [[pytest.approx(0.1 * left)] * 2 for left in (0.75, 0.5, 0.25, 0)]
+
+
+def test_rates_are_tried_to_the_end(tmp_path):
+    recorded(tmp_path, spiking_rates.EXPERIMENT)
+    record = load_record("spiking-rates", "smoke", tmp_path)
+    c = spiking_rates.EXPERIMENT.configurations["smoke"]
+    assert [run.setting for run in record.runs] == spiking_rates.settings(c)
+    assert {run.setting.values["rung"] for run in record.runs} == set(RUNGS)
+    for run in record.runs:
+        online = RUNGS[str(run.setting.values["rung"])].online
+        curve = run.curves["validation_accuracy"]
+        assert len(curve) == (1 if online else c.epochs)
+        assert all(0 <= accuracy <= 1 for accuracy in curve)
+
+
+def test_each_kind_of_rule_is_tried_with_its_rates():
+    c = spiking_rates.EXPERIMENT.configurations["laptop"]
+    assert {len(rates) for rates in c.rates.values()} == {3}
+    kinds = {name: spiking_rates.rates_of(c, name) for name in RUNGS}
+    assert kinds["backprop"] == kinds["il"] == kinds["event-z-il"] == c.rates["rules"]
+    assert kinds["graded"] == kinds["always-plastic"] == c.rates["circuit"]
+    assert kinds["online"] == c.rates["online"]

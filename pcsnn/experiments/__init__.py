@@ -27,6 +27,7 @@ from pcsnn.experiments import (
     song_table_3,
     spiking_ladder,
     spiking_mnist,
+    spiking_rates,
     tau_s,
     weight_transport,
 )
@@ -79,6 +80,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         song_table_3,
         spiking_ladder,
         spiking_mnist,
+        spiking_rates,
         tau_s,
         weight_transport,
     )
