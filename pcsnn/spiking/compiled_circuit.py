@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +35,8 @@ _KINDS = {Graded: kernels.GRADED, Pairs: kernels.PAIRS, SigmaDelta: kernels.SIGM
 _LOSSES = {"squared_error": kernels.SQUARES, "cross_entropy": kernels.SOFTMAX}
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """What is shown.
 
     Attributes:
@@ -115,7 +116,7 @@ def present(
         remains: what the circuit holds at the start, or nothing for one at rest.
         keep: whether what it holds at the end is asked for.
     """
-    x, events, gain, y = given
+    x, events, gain, y = given.x, given.events, given.gain, given.y
     parts = network.parts()
     sizes = [x.shape[1], *(len(part.weight) for part in parts)]
     D = [math.exp(-wiring.dt / s.tau) for s in _synapses(network, wiring)]
