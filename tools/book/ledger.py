@@ -199,7 +199,8 @@ class ErrataInOrder(Errata):
             mine = sorted((e for e in entries if e.source == source), key=section_order)
             section = nodes.section("", ids=[f"in-order-{source.lower()}"])
             section += nodes.title("", SOURCES[source])
-            of_each = ", ".join(f"{sum(e.mark == mark for e in mine)} {mark}" for mark in MARKS)
+            numbers = {mark: sum(e.mark == mark for e in mine) for mark in MARKS}
+            of_each = ", ".join(f"{n} {mark}{'s' * (n != 1)}" for mark, n in numbers.items())
             section += nodes.paragraph("", f"{len(mine)} errata: {of_each}.")
             for entry in mine:
                 section += list(self.erratum(entry))
@@ -212,8 +213,9 @@ class ErrataInOrder(Errata):
             f'<article class="erratum-entry" id="in-order-{entry.id}" aria-label="{entry.id}">'
             f'<p class="head"><span class="place">section {escape(entry.section)}</span> '
             f"<strong>{name}</strong> "
-            f'<span class="mark {slug(entry.mark)}">{entry.mark}</span></p>'
+            f'<span class="erratum-mark {slug(entry.mark)}">{entry.mark}</span></p>'
         )
+        yield from self.markdown(entry.statement, entry)
         yield from self.printed(entry)
         yield from self.markdown(entry.reason, entry)
         yield from self.mended(entry)
@@ -222,10 +224,10 @@ class ErrataInOrder(Errata):
         yield _html("</p></article>")
 
 
-def section_order(entry: Entry) -> tuple[list[int], str]:
+def section_order(entry: Entry) -> list[int]:
     """By the section, number by number; one of several sections by the first."""
     first = re.match(r"[\d.]+", entry.section)
-    return [int(n) for n in (first[0] if first else "0").strip(".").split(".")], entry.id
+    return [int(n) for n in (first[0] if first else "0").strip(".").split(".")]
 
 
 def chapter_of(entry: Entry) -> str:
