@@ -16,19 +16,17 @@ Libraries that are not installed are left out; benchmarks/requirements.txt says 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from spiking import WARM_UPS, present, versions
 from torch import Tensor, nn
 
 import pcsnn
@@ -39,8 +37,6 @@ from pcsnn.spiking import LIF, LIFRate, SpikingPredictiveCoding
 SIZES, BATCH, STEPS, DT = (784, 256, 10), 100, 60, 0.001
 NEURON = LIF()
 DECAY = math.exp(-DT / NEURON.tau_rc)
-LIBRARIES = ("snntorch", "norse", "spikingjelly", "sinabs")
-WARM_UPS = 2
 Scan = Callable[[Tensor], Tensor]
 Update = Callable[[Tensor, Tensor], object]
 
@@ -165,7 +161,7 @@ def contenders() -> dict[str, Update]:
         ),
     }
     for library, make in PEERS.items():
-        if importlib.util.find_spec(library) is not None:
+        if present(library):
             found[f"{library}, surrogate gradients"] = make()
         else:
             print(f"{library} is not installed and left out")
@@ -183,17 +179,6 @@ def measure(found: dict[str, Update], x: Tensor, y: Tensor, rounds: int) -> dict
             found[name](x, y)
             times[name].append(time.perf_counter() - start)
     return {name: 1e3 * statistics.median(taken[WARM_UPS:]) for name, taken in times.items()}
-
-
-def versions() -> dict[str, str]:
-    """Of everything that is installed."""
-    found = {"python": platform.python_version(), "pcsnn": pcsnn.__version__}
-    for package in ("torch", "numpy", "numba", *LIBRARIES):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def main() -> None:

@@ -172,12 +172,7 @@ class Errata(_Generated):
         return sections or [nodes.paragraph("", "No check has found an error so far.")]
 
     def erratum(self, entry: Entry) -> Iterable[nodes.Node]:
-        name = entry.name[0].upper() + entry.name[1:]
-        yield _html(
-            f'<article class="erratum-entry {slug(entry.verdict)}" id="erratum-{entry.id}" '
-            f'aria-label="{entry.id}"><p class="head"><strong>{name}</strong> '
-            f'<span class="place">section {escape(entry.section)}</span> {badge(entry.verdict)}</p>'
-        )
+        yield _html(self.head(entry))
         yield from self.markdown(entry.statement, entry)
         yield from self.printed(entry)
         yield from self.markdown(entry.reason, entry)
@@ -186,6 +181,14 @@ class Errata(_Generated):
         yield _where(entry)
         yield _html(
             f' · <a href="ledger.html#{entry.id}">{entry.id} in the ledger</a></p></article>'
+        )
+
+    def head(self, entry: Entry) -> str:
+        """Which entry it is, and its verdict."""
+        return (
+            f'<article class="erratum-entry {slug(entry.verdict)}" id="erratum-{entry.id}" '
+            f'aria-label="{entry.id}"><p class="head"><strong>{_capital(entry.name)}</strong> '
+            f'<span class="place">section {escape(entry.section)}</span> {badge(entry.verdict)}</p>'
         )
 
 
@@ -207,21 +210,18 @@ class ErrataInOrder(Errata):
             found.append(section)
         return found
 
-    def erratum(self, entry: Entry) -> Iterable[nodes.Node]:
-        name = entry.name[0].upper() + entry.name[1:]
-        yield _html(
+    def head(self, entry: Entry) -> str:
+        """Where its author finds it, and what kind of mistake it is."""
+        return (
             f'<article class="erratum-entry" id="in-order-{entry.id}" aria-label="{entry.id}">'
             f'<p class="head"><span class="place">section {escape(entry.section)}</span> '
-            f"<strong>{name}</strong> "
+            f"<strong>{_capital(entry.name)}</strong> "
             f'<span class="erratum-mark {slug(entry.mark)}">{entry.mark}</span></p>'
         )
-        yield from self.markdown(entry.statement, entry)
-        yield from self.printed(entry)
-        yield from self.markdown(entry.reason, entry)
-        yield from self.mended(entry)
-        yield _html('<p class="links">Shown in ')
-        yield _where(entry)
-        yield _html("</p></article>")
+
+
+def _capital(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def section_order(entry: Entry) -> list[int]:
