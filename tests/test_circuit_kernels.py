@@ -209,7 +209,7 @@ def test_a_prediction_is_that_of_the_next_call_and_changes_nothing(engine, codin
 
 
 SAID = {
-    "its values spike": {"values": "graded"},
+    "it knows values that spike only": {"values": "graded"},
     "it knows low-pass synapses": {"synapse": Alpha(0.005)},
     "unit area": {"output_synapse": LowPass(0.02, area=2.0)},
     "exact scheme": {"synapse": LowPass(0.005, scheme="forward-euler")},
@@ -231,6 +231,12 @@ def test_the_kernel_declines_with_a_reason(reason):
     assert reason in report.why
     with pytest.raises(ValueError, match=r"engine='kernel' cannot run this"):
         SpikingPredictiveCoding(**options, engine="kernel")(network, *batch(network))
+
+
+@pytest.mark.parametrize("x", [[0.5] * 6, torch.tensor(0.5), torch.ones(6), torch.ones(2, 7)])
+def test_a_prediction_is_of_a_batch(x):
+    with pytest.raises((TypeError, ValueError), match=r"^x must|^x has"):
+        SpikingPredictiveCoding().predict(made((6, 8, 3)), x)
 
 
 def test_the_engine_is_one_of_three():

@@ -207,3 +207,9 @@ def test_each_kind_of_rule_is_tried_with_its_rates():
     assert kinds["backprop"] == kinds["il"] == kinds["event-z-il"] == c.rates["rules"]
     assert kinds["graded"] == kinds["always-plastic"] == c.rates["circuit"]
     assert kinds["online"] == c.rates["online"]
+
+
+def test_until_rates_are_chosen_each_rung_has_its_middle_one():
+    ladder = spiking_ladder.EXPERIMENT.configurations["laptop"]
+    tried = spiking_rates.EXPERIMENT.configurations["laptop"]
+    assert ladder.rates == {name: spiking_rates.rates_of(tried, name)[1] for name in RUNGS}

@@ -73,6 +73,7 @@ def climb(
     optimiser = climber.optimiser(rate)
 
     def look(history: History) -> None:
+        """After each epoch the next one's rate, and what is asked for."""
         for group in optimiser.param_groups:
             group["lr"] = rate * (1 - history.epochs / length.epochs)
         after_epoch()

@@ -5,7 +5,7 @@ graded errors, the transposed weights, an input that stands still, a gate for pl
 reset. Beside it stand the rules that it begins with, what replaces a rung (events for pairs of
 neurons, fixed feedback for learned), event-coded Z-IL, and a network whose hidden layer does not
 learn. Neither source has such a ladder; all rungs share one network and one recipe, but for the
-learning rate, which :mod:`pcsnn.experiments.spiking_rates` chose on samples that are held out. The
+learning rate, which :mod:`pcsnn.experiments.spiking_rates` tries on samples that are held out. The
 test set chooses nothing.
 """
 
@@ -22,14 +22,18 @@ from pcsnn.experiments.harm import harmed
 from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
 from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
-from pcsnn.experiments.spiking_rungs import COMPARED, RUNGS
+from pcsnn.experiments.spiking_rungs import COMPARED, RUNGS, kind_of
+
+_MIDDLE = {"rules": 0.03, "circuit": 0.1, "online": 0.003}
 
 
 class LadderConfiguration(Recipe):
     """The recipe, a learning rate for each rung, and with how many samples it is repeated."""
 
-    # By the validation accuracy of spiking-rates after the last epoch.
-    rates: dict[str, PositiveFloat] = Field(default={name: 0.1 for name in RUNGS})
+    # Not chosen yet: the middle one of those that spiking-rates tries.
+    rates: dict[str, PositiveFloat] = Field(
+        default={name: _MIDDLE[kind_of(name)] for name in RUNGS}
+    )
     # Or so many samples, and epochs then.
     fewer: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10_000, 20), (1_000, 60))
 
@@ -57,6 +61,7 @@ def execute(configuration: LadderConfiguration, setting: Setting, context: Conte
     climber.begin(climber.network)
 
     def look() -> None:
+        """After each epoch: on the probe, and on what was held out."""
         climber.end_epoch(climber.network)
         climber.note("validation_accuracy", climber.accuracy(held_out))
 

@@ -13,7 +13,7 @@ from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setti
 from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
 from pcsnn.experiments.spiking_ladder import SMOKE
-from pcsnn.experiments.spiking_rungs import RUNGS
+from pcsnn.experiments.spiking_rungs import RUNGS, kind_of
 
 
 class RatesConfiguration(Recipe):
@@ -31,9 +31,7 @@ class RatesConfiguration(Recipe):
 
 def rates_of(configuration: RatesConfiguration, rung: str) -> tuple[float, ...]:
     """Those that a rung is tried with."""
-    found = RUNGS[rung]
-    kind = "online" if found.online else "circuit" if found.rule == "circuit" else "rules"
-    return configuration.rates[kind]
+    return configuration.rates[kind_of(rung)]
 
 
 def settings(configuration: RatesConfiguration) -> list[Setting]:

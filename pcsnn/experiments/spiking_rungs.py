@@ -84,6 +84,13 @@ COMPARED = (
     "backprop", "il", "z-il", "feedback-alignment", "pairs", "always-plastic", "event-z-il",
 )  # fmt: skip
 
+
+def kind_of(name: str) -> str:
+    """Of which kind a rung's learning rates are: ``"rules"``, ``"circuit"`` or ``"online"``."""
+    rung = RUNGS[name]
+    return "online" if rung.online else "circuit" if rung.rule == "circuit" else "rules"
+
+
 Rule = Backprop | InferenceLearning | ZIL | SpikingPredictiveCoding
 
 

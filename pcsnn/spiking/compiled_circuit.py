@@ -64,7 +64,7 @@ def why_not_compiled(
     if like.dtype not in (torch.float32, torch.float64):
         return f"it computes in float32 or float64, not {like.dtype}"
     if not wiring.spiking:
-        return "its values spike"
+        return "it knows values that spike only"
     if not isinstance(wiring.slope, Boxcar) and wiring.slope is not exact_slope:
         return "it does not know this derivative"
     if type(wiring.messages) not in _KINDS:
@@ -263,7 +263,7 @@ def _places(sizes: list[int], x: Tensor, threads: int) -> list[kernels.Found]:
 def _arrivals(events: Events | None, x: Tensor, times: Times) -> tuple[np.ndarray, np.ndarray]:
     if events is None:
         return np.empty(0, np.int32), np.zeros((len(x), times.steps + 1), np.int64)
-    return events.units.numpy(), events.offsets[:, : times.steps + 1].contiguous().numpy()
+    return events.units.numpy(), events.offsets.numpy()  # of more steps than these, maybe
 
 
 def _cut(units: np.ndarray, sizes: list[int]) -> list[Tensor]:

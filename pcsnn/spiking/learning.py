@@ -169,6 +169,7 @@ class SpikingPredictiveCoding(Rule):
         Raises:
             TypeError, ValueError, DivergenceError: as a call.
         """
+        validate.matrix("x", x)
         unknown = torch.zeros(len(x), dtype=torch.long, device=x.device)
         energy, x, y = doors.admit_batch(self, network, x, unknown)
         assert isinstance(network, Network)
