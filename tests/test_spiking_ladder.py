@@ -35,6 +35,8 @@ DIGITS = data.load("digits", "train", normalise="unit")
         ("boxcar", "sigma-delta"),
         ("pairs", "pairs-weakly-coupled"),
         ("pairs", "pairs-coupled"),
+        ("always-plastic", "always-plastic-coupled"),
+        ("always-plastic", "always-plastic-fixed"),
         ("always-plastic", "two-layers"),
         ("always-plastic", "online"),
         ("backprop", "il"),
@@ -164,6 +166,7 @@ def test_a_smoke_run_is_recorded(tmp_path):
         assert ("feedback_2" in curves) == (rung.feedback != "exact")
         assert ("value_spikes" in curves) == (rung.rule == "circuit" and rung.values == "spikes")
         assert ("error_spikes" in curves) == (rung.messages != "graded")
+        assert ("silent_samples" in curves) == (rung.messages != "graded")
         assert ("feedback_3" in curves) == (rung.feedback != "exact" and rung.layers == 2)
         assert ("input_spikes" in curves) == (rung.input == "poisson")
         assert ("angle_2" in curves) == rung.hidden_learns

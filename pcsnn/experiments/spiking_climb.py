@@ -90,7 +90,7 @@ class Climb(Observed):
 
     - ``value_spikes``, ``error_spikes``: a sample, in the circuit over the whole presentation;
     - ``silent_neurons``: the share of hidden neurons that no sample makes fire;
-    - ``silent_samples``: the share of samples whose output sends no event, where events are sent;
+    - ``silent_samples``: the share of samples that send no error spike, or no event, at the output;
     - ``feedback_l``: the angle of the matrix back into layer ``l`` with the weights, in degrees;
 
     and the accuracies that are noted, with spikes where the rung has them.

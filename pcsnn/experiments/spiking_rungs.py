@@ -73,6 +73,8 @@ RUNGS: Mapping[str, Rung] = {
     "fixed-feedback": Rung(messages="pairs", feedback="fixed"),
     "poisson": Rung(messages="pairs", feedback="learned", input="poisson"),
     "always-plastic": _STRICT,
+    "always-plastic-coupled": replace(_STRICT, coupling=1.0),
+    "always-plastic-fixed": replace(_STRICT, feedback="fixed"),
     "two-layers": replace(_STRICT, layers=2),
     "online": replace(_STRICT, online=True),
     "event-z-il": Rung("z-il", messages="sigma-delta"),
@@ -153,19 +155,22 @@ def spikes_of(
     rule: SpikingPredictiveCoding, network: Network, probe: data.Dataset
 ) -> dict[str, float]:
     """Value and error spikes a sample and the share of neurons that never fire, where there are."""
-    values, errors, fired = 0.0, 0.0, list[Tensor]()
+    values, errors, silent, fired = 0.0, 0.0, 0, list[Tensor]()
     for x, y in parts_of(probe):
+        sent = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for now in rule.watch(network, x, y):
             values += float(sum(s.sum() for s in now.spikes))
-            errors += float(sum(told.spikes.sum() for told in now.told if told is not None))
+            sent += sum(told.spikes.sum(1) for told in now.told if told is not None)
             each = torch.cat([s.sum(0) for s in now.spikes])
             fired = [each if not fired else fired[0] + each]
+        errors, silent = errors + float(sent.sum()), silent + int((sent == 0).sum())
     found = dict[str, float]()
     if rule.values == "spikes":
         found["value_spikes"] = values / len(probe)
         found["silent_neurons"] = float((fired[0] == 0).double().mean())
     if not isinstance(as_messages(rule.messages), Graded):
         found["error_spikes"] = errors / len(probe)
+        found["silent_samples"] = silent / len(probe)
     if rule.input != "constant":
         t_ref = neurons_of(network)[0].t_ref  # a pixel of 1 fires so often
         time = rule.free + rule.taught
