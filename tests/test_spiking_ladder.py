@@ -16,7 +16,7 @@ from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
-from pcsnn.experiments.spiking_rungs import RUNGS, events_of
+from pcsnn.experiments.spiking_rungs import RUNGS, events_of, kind_of
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
 
@@ -44,7 +44,10 @@ DIGITS = data.load("digits", "train", normalise="unit")
         ("pairs", "fixed-feedback"),
         ("learned-feedback", "poisson"),
         ("poisson", "always-plastic"),
+        ("pairs", "sigma-delta"),
+        ("learned-feedback", "fixed-feedback"),
         ("z-il", "event-z-il"),
+        ("event-z-il", "event-z-il-fine"),
         ("event-z-il", "event-z-il-learned"),
     ],
 )
@@ -206,13 +209,43 @@ def test_rates_are_tried_to_the_end(tmp_path):
 def test_each_kind_of_rule_is_tried_with_its_rates():
     c = spiking_rates.EXPERIMENT.configurations["laptop"]
     assert {len(rates) for rates in c.rates.values()} == {3}
+    c = c.model_copy(update={"further": {}})
     kinds = {name: spiking_rates.rates_of(c, name) for name in RUNGS}
     assert kinds["backprop"] == kinds["il"] == kinds["event-z-il"] == c.rates["rules"]
     assert kinds["graded"] == kinds["always-plastic"] == c.rates["circuit"]
     assert kinds["online"] == c.rates["online"]
 
 
-def test_until_rates_are_chosen_each_rung_has_its_middle_one():
-    ladder = spiking_ladder.EXPERIMENT.configurations["laptop"]
+def test_where_the_best_of_three_was_at_an_end_one_more_is_tried_beyond_it():
+    c = spiking_rates.EXPERIMENT.configurations["laptop"]
+    for name, rate in c.further.items():
+        three = c.rates[kind_of(name)]
+        assert rate < min(three) or rate > max(three)
+        assert len(spiking_rates.rates_of(c, name)) == 4
+
+
+def test_the_best_in_the_end_is_chosen_and_of_equals_the_smallest(tmp_path):
+    recorded(tmp_path, spiking_rates.EXPERIMENT)
+    record = load_record("spiking-rates", "smoke", tmp_path)
+
+    def with_ends(*ends):
+        two = record.select(rung="backprop")
+        runs = [
+            run.model_copy(update={"curves": {"validation_accuracy": [0.99, end]}})
+            for run, end in zip(two, ends, strict=True)
+        ]
+        return record.model_copy(update={"runs": runs})
+
+    assert spiking_rates.chosen(with_ends(0.5, 0.6), "backprop") == 0.1
+    assert spiking_rates.chosen(with_ends(0.6, 0.5), "backprop") == 0.03
+    assert spiking_rates.chosen(with_ends(0.6, 0.6), "backprop") == 0.03
+
+
+def test_the_ladder_has_the_rates_that_were_chosen():
+    record = load_record("spiking-rates")
     tried = spiking_rates.EXPERIMENT.configurations["laptop"]
-    assert ladder.rates == {name: spiking_rates.rates_of(tried, name)[1] for name in RUNGS}
+    ladder = spiking_ladder.EXPERIMENT.configurations["laptop"]
+    assert ladder.rates == {name: spiking_rates.chosen(record, name) for name in RUNGS}
+    for name, rate in ladder.rates.items():
+        rates = spiking_rates.rates_of(tried, name)
+        assert min(rates) < rate < max(rates), f"{name}: try further"

@@ -6,18 +6,20 @@ after a tenth of the way is not what is best in the end. Nothing is read of the 
 
 from __future__ import annotations
 
+import numpy as np
 from pydantic import Field, PositiveFloat
 
 from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
 from pcsnn.experiments.machinery.common import checksums, datasets
+from pcsnn.experiments.machinery.record import Record
 from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import RUNGS, kind_of
 
 
 class RatesConfiguration(Recipe):
-    """The recipe, and three rates for each kind of rule, a factor of about three apart."""
+    """The recipe, and rates for each rung, a factor of about three apart."""
 
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
         default={
@@ -26,12 +28,27 @@ class RatesConfiguration(Recipe):
             "online": (0.001, 0.003, 0.01),  # one sample at a time
         }
     )
+    # One beyond them, where the best of the three was the smallest or the largest.
+    further: dict[str, PositiveFloat] = Field(default={"il": 0.3, "graded": 0.01})
     seeds: tuple[int, ...] = (0,)
 
 
 def rates_of(configuration: RatesConfiguration, rung: str) -> tuple[float, ...]:
-    """Those that a rung is tried with."""
-    return configuration.rates[kind_of(rung)]
+    """Those that a rung is tried with, in order."""
+    c = configuration
+    return tuple(sorted({*c.rates[kind_of(rung)], *filter(None, [c.further.get(rung)])}))
+
+
+def chosen(record: Record, rung: str) -> float:
+    """The rate that reads most of what was held out in the end; of equal ones the smallest."""
+    rates = sorted({float(str(run.setting.values["rate"])) for run in record.select(rung=rung)})
+
+    def reached(rate: float) -> float:
+        """The mean over seeds; nothing, where one diverged."""
+        end = record.curves("validation_accuracy", rung=rung, rate=rate)[:, -1]
+        return float(np.nan_to_num(end.mean()))
+
+    return max(rates, key=reached)
 
 
 def settings(configuration: RatesConfiguration) -> list[Setting]:

@@ -38,6 +38,7 @@ class Rung:
         coupling: how much of its error a neuron is driven by.
         layers: hidden ones.
         online: whether samples come one at a time, and each once.
+        finer: by how much the threshold of its events is smaller than the others'.
     """
 
     rule: str = "circuit"
@@ -51,6 +52,7 @@ class Rung:
     coupling: float = 0.0
     layers: int = 1
     online: bool = False
+    finer: float = 1.0
 
 
 _STRICT = Rung(messages="pairs", feedback="learned", input="poisson", always=True)
@@ -78,6 +80,7 @@ RUNGS: Mapping[str, Rung] = {
     "two-layers": replace(_STRICT, layers=2),
     "online": replace(_STRICT, online=True),
     "event-z-il": Rung("z-il", messages="sigma-delta"),
+    "event-z-il-fine": Rung("z-il", messages="sigma-delta", finer=100.0),
     "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
 }
 
@@ -124,7 +127,7 @@ def make_rule(
     if rung.rule == "il":
         steps, step_size = inference
         return InferenceLearning(LOSS, steps=steps, step_size=step_size)
-    events = SigmaDelta(threshold)
+    events = SigmaDelta(threshold / rung.finer)
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
     messages = {"graded": "graded", "pairs": Pairs(gain), "sigma-delta": events}
