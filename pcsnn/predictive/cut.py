@@ -114,12 +114,19 @@ class CutLook:
         subject: the module and its input.
         values: of the nodes; ``None`` for the forward pass, where every node rests.
         anew: compute all of it, although it was computed before.
+        beside: how far each node is from its prediction in this look, instead of ``values``.
     """
 
     def __init__(
-        self, subject: Subject, values: list[Tensor] | None = None, *, anew: bool = False
+        self,
+        subject: Subject,
+        values: list[Tensor] | None = None,
+        *,
+        anew: bool = False,
+        beside: tuple[CutLook, Sequence[Error]] | None = None,
     ) -> None:
         self.subject, self._values = subject, [] if values is None else values
+        self._beside = beside
         self._leaves: list[Tensor] = []  # what nodes hand on, each the beginning of a graph
         self._first, self._count = values is None, 0
         self._graph: list[Tensor] = []  # what each stage predicts, with its graph
@@ -154,7 +161,15 @@ class CutLook:
                 raise ValueError(_ONE_ORDER)
             self._graph.append(u)
             self._versions.append(u._version)
+            if self._beside is not None:
+                self._values[k] = self._shift(k, u, *self._beside)
             return self._hand_on(k, self._values[k])
+
+    def _shift(self, k: int, u: Tensor, origin: CutLook, deltas: Sequence[Error]) -> Tensor:
+        """A node's value where it is so far from what is predicted now."""
+        delta, unmoved = deltas[k], u is origin._graph[k]
+        x = self._values[k] if unmoved else self.subject.energies[k].rest(u.detach())
+        return x if delta is None else x + delta
 
     def _hand_on(self, k: int, x: Tensor) -> Tensor:
         """One object for one value, by which a replay knows that nothing has changed."""
@@ -231,6 +246,10 @@ class CutLook:
             for x, d in zip(self._values, deviations, strict=False)
         ]
         return CutLook(self.subject, [*values, *self._values[len(values) :]], anew=anew)
+
+    def shifted(self, deltas: Sequence[Error]) -> CutLook:
+        """Run again, with each node beside what it meets on the way."""
+        return CutLook(self.subject, list(self._values), beside=(self, deltas))
 
     def change(self, k: int, origin: CutLook) -> Error:
         """``u − u₀``, nothing where the stage was not even computed again."""

@@ -192,6 +192,15 @@ class DenseLook:
             points.append(point if d is None and not anew else point.stage.at(x))
         return DenseLook(points, self.energies)
 
+    def shifted(self, deltas: Sequence[Error]) -> DenseLook:
+        """One point after the other, each from the one below."""
+        look = DenseLook(self.points[:1], self.energies)
+        for k, delta in enumerate(deltas):
+            point, by = self.points[k + 1], look.change(k, self)
+            d = delta if by is None else by if delta is None else by + delta
+            look.points.append(point if d is None else point.stage.at(point.x + d))
+        return look
+
     def change(self, k: int, origin: DenseLook) -> Error:
         """``u − u₀``, from what the stage is given where weights are the same."""
         now, then = self.points[k], origin.points[k]

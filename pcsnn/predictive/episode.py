@@ -101,7 +101,7 @@ class Episode:
             raise
         # Modules with moving averages move them in the forward pass and at no later look.
         self._buffers = [(b, b.clone()) for b in buffers]
-        self.deltas: list[Error] = [None] * self.hidden
+        self.deltas: list[Error] = [None] * (self.hidden + (y is None))
         #: Whether no hidden node moves until something comes from above.
         self.rests = all(e.rests for e in self.origin.energies)
         self.feedback: Sequence[Tensor | None]
@@ -185,13 +185,21 @@ class Episode:
             validate.tensor(f"values[{k}]", value)
             validate.same_shape(f"values[{k}]", value, "the forward pass", x)
             validate.same_kind(f"values[{k}]", value, "the forward pass", x)
-        self.deviations = [v - self._at_rest(k) for k, v in enumerate(values)]
+        at_rest = [self._at_rest(k) for k in range(len(values))]
+        # Where both are the −∞ that masks logits nothing has moved.
+        self.deviations = [
+            torch.where(v == x, 0, v - x) for v, x in zip(values, at_rest, strict=True)
+        ]
 
     def errors(self) -> list[Error]:
         """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""
         self.look = self.origin  # the logits of a text are large: none are kept beside the new ones
         self.look = self.origin.moved(self.deviations[: self.hidden], anew=self.plastic)
-        self.deltas = [_minus(d, self.change(k)) for k, d in enumerate(self.deviations)]
+        self.deltas = [minus(d, self.change(k)) for k, d in enumerate(self.deviations)]
+        return self._read()
+
+    def _read(self) -> list[Error]:
+        """All errors at the values of this look."""
         errors = [self.error_of(k, delta) for k, delta in enumerate(self.deltas)]
         if self.y is not None:
             last = self.hidden
@@ -232,33 +240,22 @@ class Episode:
             if error is None or k == 0:
                 continue
             for j, handed in self.look.back(k, error, self.feedback[k - 1]):
-                back[j] = _plus(handed, back[j])
+                back[j] = plus(handed, back[j])
         shares = [1.0] * len(back) if arrived is None else [*arrived, 1.0]
         return [self._pulled(k, handed, shares[k]) for k, handed in enumerate(back)]
 
     def _pulled(self, k: int, back: Error, share: float) -> Error:
         delta = self.deltas[k]
         if k == self.hidden or self.unit[k]:
-            return _minus(back, delta)
+            return minus(back, delta)
         energy, u = self.look.energies[k].arrived(share), self.look.u(k)
         if delta is None:
-            return back if energy.rests else _plus(energy.pull(u, energy.rest(u)), back)
-        return _plus(energy.pull(u, energy.rest(u) + delta, delta), back)
+            return back if energy.rests else plus(energy.pull(u, energy.rest(u)), back)
+        return plus(energy.pull(u, energy.rest(u) + delta, delta), back)
 
     def move(self, slopes: Sequence[Error], step_size: float | Tensor) -> None:
         """One Euler step: ``x ← x + γ ẋ``."""
-        for k, slope in enumerate(slopes):
-            d = self.deviations[k]
-            if slope is None:
-                continue
-            if torch.is_tensor(step_size):
-                slope, gamma = step_size.to(slope) * slope, 1.0
-            else:
-                gamma = step_size
-            if d is None:
-                self.deviations[k] = slope if gamma == 1 else gamma * slope
-            else:
-                self.deviations[k] = d.add(slope, alpha=gamma)
+        self.deviations = stepped(self.deviations, slopes, step_size)
 
     def front(
         self, step_size: float | Tensor, told: Callable[[Error], Error] | None = None
@@ -290,7 +287,7 @@ class Episode:
             error = errors[k] = errors[k] if told is None else told(errors[k])
             if error is not None and k > 0:
                 for j, handed in origin.back(k, error, self.feedback[k - 1]):
-                    back[j] = _plus(handed, back[j])
+                    back[j] = plus(handed, back[j])
         return errors
 
     def _reached(self, k: int, back: Error) -> Error:
@@ -299,7 +296,7 @@ class Episode:
         if energy.rests:
             return back
         u = self.origin.u(k)
-        return _plus(energy.pull(u, energy.rest(u)), back)
+        return plus(energy.pull(u, energy.rest(u)), back)
 
     def energies(self, errors: Sequence[Error]) -> Tensor:
         """``F`` of each node, the mean over the batch: ``(L − 1,)``, or ``(…, L − 1)``."""
@@ -384,17 +381,36 @@ def _admit_hooks(network: Network) -> None:
             )
 
 
+def stepped(at: Sequence[Error], slopes: Sequence[Error], step_size: float | Tensor) -> list[Error]:
+    """One Euler step of each that has a slope."""
+    found = list(at)
+    for k, (d, slope) in enumerate(zip(at, slopes, strict=True)):
+        if slope is None:
+            continue
+        if torch.is_tensor(step_size):
+            slope, gamma = step_size.to(slope) * slope, 1.0
+        else:
+            gamma = step_size
+        if d is None:
+            found[k] = slope if gamma == 1 else gamma * slope
+        else:
+            found[k] = d.add(slope, alpha=gamma)
+    return found
+
+
 def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Buffers as they were kept."""
     for buffer, kept in buffers:
         buffer.data.copy_(kept)  # past autograd, which would take it for a change it must refuse
 
 
-def _plus(a: Tensor, b: Error) -> Tensor:
+def plus(a: Tensor, b: Error) -> Tensor:
+    """``a + b``."""
     return a if b is None else a + b
 
 
-def _minus(a: Error, b: Error) -> Error:
+def minus(a: Error, b: Error) -> Error:
+    """``a − b``."""
     if b is None:
         return a
     return -b if a is None else a - b

@@ -12,6 +12,7 @@ from pcsnn.admission import admit, admit_input, admit_loss, read_out_of
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
 from pcsnn.predictive.episode import Episode, State, look_at, put_back
+from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
 
@@ -27,6 +28,7 @@ def infer(
     loss: str | Loss = "squared_error",
     values: Sequence[Tensor] | None = None,
     feedback: Sequence[Tensor] | None = None,
+    variables: str = "values",
 ) -> Iterator[State]:
     """Let the value nodes settle, and look at every step (eqs 40–42).
 
@@ -41,6 +43,8 @@ def infer(
         values: where the value nodes start, a tensor for each that is free; left out, at the
             forward pass.
         feedback: matrices in the place of the transposed weights.
+        variables: what moves, ``"values"`` or ``"errors"``, as for
+            :class:`~pcsnn.InferenceLearning`.
 
     Yields:
         The state at t = 0, 1, …, ``steps``.
@@ -50,12 +54,13 @@ def infer(
     """
     validate.positive_int("steps", steps)
     validate.positive("step_size", step_size)
+    kind = VARIABLES[validate.one_of("variables", variables, VARIABLES)]
     energy = OutputEnergy(admit_loss(network, loss), read_out_of(network))
     if y is None:
         admit_input(network, x)
     else:
         y = admit(network, x, y, energy.loss)
-    episode = Episode(network, x, y, energy, feedback)
+    episode = kind(network, x, y, energy, feedback)
     episode.forget()
     if feedback is not None:
         _admit_feedback(feedback, episode)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pcsnn import deprecated, validate
 from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
 from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.relay import Relay, shortest
@@ -36,6 +37,10 @@ class InferenceLearning(LocalRule):
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
             of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for. Each of K
             networks as one stops for itself.
+        variables: what moves: ``"values"``, each by what its own two stages say, or
+            ``"errors"``, from which values follow (:mod:`pcsnn.predictive.error_based`). Both
+            descend the same energy and come to rest at the same place; by errors far sooner in
+            deep networks, and a step is no longer local.
         prior_waits: let a prior come in as an error from the output does
             (:mod:`pcsnn.predictive.relay`). Otherwise it pulls from the first step on, and small
             steps follow it alone: a posterior collapses.
@@ -48,6 +53,7 @@ class InferenceLearning(LocalRule):
     steps: int | Tensor = 20
     step_size: float | Tensor = 0.1
     tolerance: float | None = None
+    variables: str = "values"
     prior_waits: bool = False
 
     def __post_init__(self) -> None:
@@ -56,12 +62,24 @@ class InferenceLearning(LocalRule):
         admit_step_size(self.step_size)
         if self.tolerance is not None:
             validate.positive("tolerance", self.tolerance)
+        validate.one_of("variables", self.variables, VARIABLES)
         validate.flag("prior_waits", self.prior_waits)
+        if self.prior_waits and self.variables != "values":
+            raise ValueError(
+                "prior_waits holds a prior back until an error has come down the stages; by "
+                "errors one comes down all of them at every step: leave it out"
+            )
         if self.prior_waits and torch.is_tensor(self.step_size):
             raise ValueError("prior_waits needs one step_size, a number: its relay has only one")
 
+    @property
+    def _episode(self) -> type[Episode]:
+        return VARIABLES[self.variables]
+
     def plan(self, network: nn.Module) -> Plan | str:
         """All errors at the end."""
+        if self.variables != "values":
+            return f"the kernel moves values, not {self.variables}"
         if self.tolerance is not None:
             return "the kernel does not stop at a tolerance"
         if int(torch.as_tensor(self.steps).max()) < len(network.nodes):  # type: ignore[arg-type]
@@ -92,7 +110,7 @@ class InferenceLearning(LocalRule):
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """With the energy at the end, which must not be above its start."""
         found = prediction(episode, why=why)
-        if self.tolerance is None:
+        if self.tolerance is None and self.variables == "values":
             _tell_too_few(episode, steps)
         energy = episode.energies(moments[-1].errors).sum(dim=-1)
         # With feedback of its own inference is no descent, and the energy may well rise.

@@ -81,6 +81,11 @@ class LocalRule(Rule):
     # Whether weights change while the values move.
     _plastic: ClassVar[bool] = False
 
+    @property
+    def _episode(self) -> type[Episode]:
+        """What moves during inference."""
+        return Episode
+
     def __post_init__(self) -> None:
         as_loss(self.loss)
         if self.feedback is not None and not hasattr(self.feedback, "matrices"):
@@ -251,7 +256,7 @@ class LocalRule(Rule):
         plastic: bool | None = None,
     ) -> Episode:
         plastic = self._plastic if plastic is None else plastic
-        return Episode(network, x, y, energy, self._matrices(network), plastic=plastic)
+        return self._episode(network, x, y, energy, self._matrices(network), plastic=plastic)
 
     def _matrices(self, network: nn.Module) -> list[Tensor] | None:
         return None if self.feedback is None else self.feedback.matrices(network)

@@ -54,6 +54,13 @@ class Look(Protocol):
         """
         ...
 
+    def shifted(self, deltas: Sequence[Error]) -> Look:
+        """The network with its nodes so far from what is predicted *then*, from the first on.
+
+        Where nothing is shifted, in a node or below it, all is as it is here.
+        """
+        ...
+
     def change(self, k: int, origin: Any) -> Error:
         """``u − u₀`` of stage ``k`` since another look."""
         ...
