@@ -350,6 +350,21 @@ class Episode:
         return "the output" if k == self.hidden else self.origin.describe(k)
 
 
+class FixedPredictions(Episode):
+    """An episode whose predictions, and their derivatives, stay those of the forward pass.
+
+    The fixed prediction assumption of Millidge et al. (2020): errors relax to those of
+    back-propagation, on any graph, and the weights learn at the activities of the forward pass.
+    Each node is a leaky integrator of what comes down, so that after ``T`` steps of ``γ`` the
+    share of its error that is there, ``k`` stages below the output, is ``P(Bin(T, γ) ≥ k)``.
+    """
+
+    def errors(self) -> list[Error]:
+        """All errors as they are now: of the values as they are, the predictions as they were."""
+        self.deltas = list(self.deviations)
+        return self._read()
+
+
 def look_at(network: nn.Module, x: Inputs) -> Look:
     """The forward pass of a network: written out where its stages are, cut where they are not."""
     if isinstance(network, Network | Chain) and network.depth < 2:

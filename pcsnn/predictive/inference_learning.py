@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
-from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.episode import Episode, FixedPredictions, State
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
@@ -41,6 +41,9 @@ class InferenceLearning(LocalRule):
             ``"errors"``, from which values follow (:mod:`pcsnn.predictive.error_based`). Both
             descend the same energy and come to rest at the same place; by errors far sooner in
             deep networks, and a step is no longer local.
+        fixed_predictions: keep predictions, and their derivatives, as the forward pass has them,
+            so that errors relax to back-propagation's (Millidge et al. 2020; the variant
+            ``FixedPred`` of Rosenbaum 2022, whose ``n`` iterations are ``n − 1`` steps here).
         prior_waits: let a prior come in as an error from the output does
             (:mod:`pcsnn.predictive.relay`). Otherwise it pulls from the first step on, and small
             steps follow it alone: a posterior collapses.
@@ -54,6 +57,7 @@ class InferenceLearning(LocalRule):
     step_size: float | Tensor = 0.1
     tolerance: float | None = None
     variables: str = "values"
+    fixed_predictions: bool = False
     prior_waits: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +68,8 @@ class InferenceLearning(LocalRule):
             validate.positive("tolerance", self.tolerance)
         validate.one_of("variables", self.variables, VARIABLES)
         validate.flag("prior_waits", self.prior_waits)
+        if validate.flag("fixed_predictions", self.fixed_predictions):
+            _admit_fixed(self.variables, self.step_size)
         if self.prior_waits and self.variables != "values":
             raise ValueError(
                 "prior_waits holds a prior back until an error has come down the stages; by "
@@ -74,12 +80,14 @@ class InferenceLearning(LocalRule):
 
     @property
     def _episode(self) -> type[Episode]:
-        return VARIABLES[self.variables]
+        return FixedPredictions if self.fixed_predictions else VARIABLES[self.variables]
 
     def plan(self, network: nn.Module) -> Plan | str:
         """All errors at the end."""
         if self.variables != "values":
             return f"the kernel moves values, not {self.variables}"
+        if self.fixed_predictions:
+            return "the kernel predicts anew at every step"
         if self.tolerance is not None:
             return "the kernel does not stop at a tolerance"
         if int(torch.as_tensor(self.steps).max()) < len(network.nodes):  # type: ignore[arg-type]
@@ -113,8 +121,9 @@ class InferenceLearning(LocalRule):
         if self.tolerance is None and self.variables == "values":
             _tell_too_few(episode, steps)
         energy = episode.energies(moments[-1].errors).sum(dim=-1)
-        # With feedback of its own inference is no descent, and the energy may well rise.
-        if self.on_divergence == "raise" and self.feedback is None:
+        # With feedback of its own, or predictions that stay, inference is no descent.
+        descends = self.feedback is None and not self.fixed_predictions
+        if self.on_divergence == "raise" and descends:
             start = episode.start(found.loss)
             if has_risen(energy, start):
                 self._explain_rise(episode, start)
@@ -164,6 +173,17 @@ def _admit_steps(steps: int | Tensor) -> None:
         validate.positive_int("steps", steps)
     elif steps.dim() != 1 or steps.is_floating_point() or not bool((steps >= 1).all()):
         raise ValueError("steps must hold a whole number, 1 or more, for each network")
+
+
+def _admit_fixed(variables: str, step_size: float | Tensor) -> None:
+    """Refuse what cannot be with predictions that stay."""
+    if variables != "values":
+        raise ValueError("fixed_predictions is for values that move: leave out variables")
+    if not bool(torch.as_tensor(step_size < 2).all()):
+        raise ValueError(
+            "step_size must be below 2 with fixed_predictions: a node that nothing else reaches "
+            f"multiplies its error by 1 - step_size at each step, not {step_size}"
+        )
 
 
 def risen(energy: Tensor, start: Tensor) -> Tensor:
