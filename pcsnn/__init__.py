@@ -23,6 +23,7 @@ from pcsnn.networks import Network, mlp
 from pcsnn.nodes import ValueNode, with_nodes
 from pcsnn.perturbation import WeightPerturbation
 from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignment
+from pcsnn.predictive.equilibrium_propagation import EquilibriumPropagation
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.incremental import IncrementalInferenceLearning
 from pcsnn.predictive.inference import infer
@@ -42,6 +43,7 @@ __all__ = [
     "Chain",
     "DirectFeedbackAlignment",
     "DivergenceError",
+    "EquilibriumPropagation",
     "FaZIL",
     "Feedback",
     "FeedbackAlignment",

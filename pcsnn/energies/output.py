@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +26,7 @@ class OutputEnergy(Energy):
     def __init__(self, loss: Loss, read_out: Activation) -> None:
         self.loss, self.read_out = loss, read_out
         self._asked: Tensor | None = None
+        self.strength = 1.0
         plain = read_out.name == "identity"
         # The two commonest in one line each: inference asks for them at every step.
         self._squares = plain and loss is LOSSES["squared_error"]
@@ -36,9 +39,15 @@ class OutputEnergy(Energy):
         """
         if asked is None or bool(asked.all()):
             return self
-        some = OutputEnergy(self.loss, self.read_out)
+        some = copy.copy(self)
         some._asked = asked
         return some
+
+    def times(self, strength: float) -> OutputEnergy:
+        """This energy so many times, as a nudge of the output towards its target, or away."""
+        nudge = copy.copy(self)
+        nudge.strength = strength * self.strength
+        return nudge
 
     def value(self, u: Tensor, x: Tensor) -> Tensor:
         """The loss of each sample, or position: ``(…, B, n)`` to ``(…, B)``."""
@@ -46,11 +55,12 @@ class OutputEnergy(Energy):
             price = -(x * torch.log_softmax(u, dim=-1)).sum(dim=-1)
         else:
             price = self.loss.value(self.read_out(u), x)
+        price = price if self.strength == 1 else self.strength * price
         return price if self._asked is None else price * self._asked
 
     def mean(self, u: Tensor, x: Tensor) -> Tensor:
         """The mean over the batch: ``(…, B, n)`` to ``(…)``."""
-        if self._squares and u.dim() == 2:
+        if self._squares and u.dim() == 2 and self.strength == 1:
             return F.mse_loss(u, x, reduction="sum") * (0.5 / len(u))
         return self.value(u, x).mean(dim=-1)
 
@@ -64,4 +74,5 @@ class OutputEnergy(Energy):
         else:
             prediction = self.read_out(u)
             error = -self.read_out.backward(u, self.loss.gradient(prediction, x), prediction)
+        error = error if self.strength == 1 else self.strength * error
         return error if self._asked is None else error * self._asked.unsqueeze(-1)

@@ -1,0 +1,119 @@
+"""Equilibrium propagation: two states of rest, and what differs (Scellier and Bengio 2017).
+
+The output is not clamped but nudged: the loss enters the energy ``β`` times,
+
+    F_β = Σ_l ½ |ε^(l)|² + β 𝓛(y, u^(L)),
+
+and a weight learns the difference of ``−∂F/∂W`` between two states of rest over the difference of
+their nudges. A predictive coding network is at rest, without an error, where it is not nudged, so
+that one nudge is enough; two of either sign (*centred*, Laborieux et al. 2021) cancel the first
+of what is wrong with one. In a linear network with ``S = Σ_l P_l P_lᵀ`` over the hidden layers the
+output learns from ``(I + βS)⁻¹ (y − ŷ)`` by one nudge and from ``(I − β²S²)⁻¹ (y − ŷ)`` by two:
+back-propagation's error but for a share of ``β``, or ``β²``. A nudge away from the target has a
+state of rest only while ``β`` is below 1 over the largest eigenvalue of ``S``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from pcsnn import validate
+from pcsnn.predictive.compiled import Plan
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.inference_learning import fastest
+from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
+from pcsnn.predictive.looks import Error
+from pcsnn.rules import DivergenceError, Report
+
+
+@dataclass(frozen=True)
+class EquilibriumPropagation(LocalRule):
+    """Inference with the output nudged, towards its target and away from it.
+
+    Args:
+        loss: what nudges.
+        feedback: matrices in the place of the transposed weights.
+        beta: β, how strongly. With 1 and ``centred=False`` it is inference learning.
+        centred: nudge twice, by β and by −β, and learn from half of the difference.
+        steps: Euler steps of inference for each nudge, which should come to rest in them.
+        step_size: γ.
+        on_divergence: with ``"raise"`` values that move faster at the end of a nudge than at its
+            beginning are stopped as well: away from its target an output may have no rest.
+
+    Example:
+        >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
+        >>> network = pcsnn.mlp([784, 32, 32, 10], "tanh")
+        >>> rule = pcsnn.EquilibriumPropagation("cross_entropy", beta=0.2)
+        >>> report = rule(network, x, y)
+    """
+
+    beta: float = 0.1
+    centred: bool = True
+    steps: int = 50
+    step_size: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.positive("beta", self.beta)
+        validate.flag("centred", self.centred)
+        validate.positive_int("steps", self.steps)
+        admit_step_size(validate.positive("step_size", self.step_size))
+
+    @property
+    def nudges(self) -> tuple[float, ...]:
+        """β, and −β."""
+        return (self.beta, -self.beta) if self.centred else (self.beta,)
+
+    def plan(self, network: nn.Module) -> Plan | str:
+        """None yet."""
+        return "the kernel does not nudge"
+
+    def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
+        """What the forward pass says, without a nudge."""
+        return prediction(episode, steps=steps, why=why)
+
+    def timetable(self, episode: Episode) -> Iterator[Moment]:
+        """Every stage learns at the end of each nudge, from its errors over the nudge."""
+        _admit_rest(episode)
+        energy, taken = episode.energy, 0
+        for beta in self.nudges:
+            episode.energy = energy.times(beta)
+            episode.restart()
+            start = None
+            for t in range(self.steps + 1):
+                errors = episode.errors()
+                slopes = episode.slopes(errors)
+                speed = fastest(slopes, episode)
+                start = speed if start is None else start
+                end = t == self.steps
+                share = 1 / (beta * len(self.nudges))
+                learns: dict[int, Error] = {
+                    k: None if e is None else share * e for k, e in enumerate(errors) if end
+                }
+                if end and self.on_divergence == "raise" and not bool((speed <= start).all()):
+                    raise DivergenceError(
+                        f"a nudge of {beta:g} does not come to rest: values move by "
+                        f"{float(speed.max()):.3g} per unit of time after {self.steps} steps, and "
+                        f"by {float(start.max()):.3g} at first; take a smaller beta or step_size"
+                    )
+                yield Moment.of(taken + t, episode, errors, learns)
+                if not end:
+                    episode.move(slopes, self.step_size)
+            taken += self.steps
+        episode.energy = energy
+
+
+def _admit_rest(episode: Episode) -> None:
+    """Refuse nodes that are not at rest, with nothing to learn, where nothing nudges."""
+    for k, energy in enumerate(episode.origin.energies):
+        own = isinstance(energy, nn.Module) and any(True for _ in energy.parameters())
+        if own or not energy.rests:
+            raise ValueError(
+                f"{episode.describe(k)} has the energy {energy.name!r}, "
+                + ("which learns" if own else "which pulls at it")
+                + " without a nudge: equilibrium propagation needs nodes that rest where they are "
+                "predicted"
+            )
