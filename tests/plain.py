@@ -17,13 +17,18 @@ def price(loss, prediction, y):
     return -(y * F.log_softmax(prediction, dim=-1)).sum(dim=-1).mean(dim=-1)
 
 
-def predictions(network, x, values=None):
-    """What every stage predicts, from the values of the nodes below, or from the predictions."""
+def predictions(network, x, values=None, beside=None):
+    """What every stage predicts, from the values of the nodes below, or from the predictions.
+
+    With ``beside`` values are so far from their predictions.
+    """
     found, a = [], network.input_activation(x)
     for k, (layer, node) in enumerate(zip(network.layers, [*network.nodes, None], strict=True)):
         inner = network.value_nodes == "pre-activation"
         found.append(layer.pre_activation(a) if inner else layer(a))
         value = found[-1] if values is None or node is None else values[k]
+        if beside is not None and node is not None:
+            value = value + beside[k]
         value = value if node is None else node(value)  # with whatever hooks it has
         a = layer.activation(value) if inner else value
     return found
@@ -70,13 +75,13 @@ def backprop(network, x, y, loss):
         return gradients(network, value.sum()), value.detach(), prediction.detach()
 
 
-def energy(network, x, y, loss, values):
-    """``F`` of eq. 41, the mean over the batch, of each network."""
+def energy(network, x, y, loss, values, beta=1.0):
+    """``F`` of eq. 41, the mean over the batch, of each network; the loss β times."""
     with Still(network):
         us = predictions(network, x, values)
     hidden = [0.5 * (v - u).square().sum(dim=-1).mean(dim=-1)
               for v, u in zip(values, us, strict=False)]  # fmt: skip
-    return sum(hidden) + price(loss, read(network, us[-1]), y)
+    return sum(hidden) + beta * price(loss, read(network, us[-1]), y)
 
 
 def settle(network, x, y, loss, values, gamma):
@@ -100,6 +105,39 @@ def inference_learning(network, x, y, loss, steps, gamma):
         values = settle(network, x, y, loss, values, own.view(-1, 1, 1) if own.dim() else own)
     F = energy(network, x, y, loss, [v.detach() for v in values])
     return gradients(network, F.sum()), F.detach()
+
+
+def by_errors(network, x, y, loss, steps, gamma):
+    """The errors descend, by one autograd of the loss through the whole network."""
+    with Still(network):
+        errors = [torch.zeros_like(u) for u in predictions(network, x)[:-1]]
+    for _ in range(steps):
+        errors = [e.detach().requires_grad_() for e in errors]
+        with Still(network):
+            u = predictions(network, x, beside=errors)[-1]
+        slopes = torch.autograd.grad(x.shape[-2] * price(loss, read(network, u), y).sum(), errors)
+        errors = [e - gamma * (e + g) for e, g in zip(errors, slopes, strict=True)]
+    errors = [e.detach() for e in errors]
+    with torch.no_grad(), Still(network):
+        us = predictions(network, x, beside=errors)
+    values = [u + e for u, e in zip(us, errors, strict=False)]
+    F = energy(network, x, y, loss, values)
+    return gradients(network, F.sum()), F.detach()
+
+
+def nudged(network, x, y, loss, steps, gamma, beta):
+    """Half the difference of what two nudges teach, over β."""
+    found = []
+    for strength in (beta, -beta):
+        values = forward_values(network, x)
+        for _ in range(steps):
+            leaves = [v.detach().requires_grad_() for v in values]
+            total = energy(network, x, y, loss, leaves, strength).sum() * x.shape[-2]
+            slopes = torch.autograd.grad(total, leaves)
+            values = [v - gamma * g for v, g in zip(leaves, slopes, strict=True)]
+        values = [v.detach() for v in values]
+        found.append(gradients(network, energy(network, x, y, loss, values, strength).sum()))
+    return [(up - down) / (2 * beta) for up, down in zip(*found, strict=True)]
 
 
 def incremental(network, x, y, loss, steps, gamma, alpha):

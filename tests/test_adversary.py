@@ -103,6 +103,7 @@ class Adversary(RuleBasedStateMachine):
                     loss, engine=engine, steps=self.steps, step_size=self.step_size,
                     on_divergence="allow",
                 ),
+                **self.by_pytorch(loss, engine),
                 "incremental": pcsnn.IncrementalInferenceLearning(
                     loss, engine=engine, steps=2, learning_rate=ALPHA, on_divergence="allow"
                 ),
@@ -110,6 +111,23 @@ class Adversary(RuleBasedStateMachine):
             for engine in (None, "kernel", "torch")
         }  # fmt: skip
         self.aliases = self.network.state_dict()
+
+    def by_pytorch(self, loss, engine):
+        """Those that no kernel knows."""
+        if engine == "kernel":
+            return {}
+        options = {"engine": engine, "on_divergence": "allow"}
+        return {
+            "errors": pcsnn.InferenceLearning(
+                loss, **options, steps=3, step_size=GAMMA, variables="errors"
+            ),
+            "fixed": pcsnn.InferenceLearning(
+                loss, **options, steps=8, step_size=1.0, fixed_predictions=True
+            ),
+            "nudged": pcsnn.EquilibriumPropagation(
+                loss, **options, beta=0.5, steps=2, step_size=GAMMA
+            ),
+        }
 
     # -- at hand
 
@@ -399,16 +417,20 @@ class Adversary(RuleBasedStateMachine):
             return
         il, end = plain.inference_learning(network, x, y, loss, self.steps, self.step_size)
         way = plain.incremental(network, x, y, loss, 2, GAMMA, ALPHA)
+        errors, their_end = plain.by_errors(network, x, y, loss, 3, GAMMA)
+        nudged = plain.nudged(network, x, y, loss, 2, GAMMA, 0.5)
+        taught_by = {"il": il, "incremental": way, "errors": errors, "nudged": nudged}
+        ends = {"il": end, "errors": their_end}
         awake = self.awake()
         for engine, rules in self.rules.items():
             for name, taught in rules.items():
-                wanted = {"il": il, "incremental": way}.get(name, expected)
+                wanted = taught_by.get(name, expected)
                 if name == "fazil" and not awake:
                     continue
                 report = self.holds(taught, wanted, value, prediction, engine == "kernel")
-                if report is not None and name == "il":
-                    assert close([report.energy], [end], self.tolerance)
-                elif report is not None and name != "incremental":
+                if report is not None and name in ends:
+                    assert close([report.energy], [ends[name]], self.tolerance)
+                elif report is not None and name not in ("incremental", "fixed"):
                     assert report.energy is None
         self.feedback(value, prediction)
 
