@@ -257,6 +257,27 @@ class Episode:
         """One Euler step: ``x ← x + γ ẋ``."""
         self.deviations = stepped(self.deviations, slopes, step_size)
 
+    def shake(self, scale: float, generator: torch.Generator) -> None:
+        """Move every free node by ``scale`` times a draw from N(0, 1)."""
+        self.deviations = self._shaken(self.deviations, scale, generator)
+
+    def _shaken(self, at: Sequence[Error], scale: float, generator: torch.Generator) -> list[Error]:
+        return [plus(scale * normal(self._at_rest(k), generator), d) for k, d in enumerate(at)]
+
+    def admit_plain(self, what: str) -> None:
+        """Refuse nodes whose steps are not plain.
+
+        Args:
+            what: takes only those, for the sentence.
+        """
+        for k, energy in enumerate(self.origin.energies):
+            step = getattr(energy, "step", "plain")
+            if step != "plain" and not self.unit[k]:
+                raise ValueError(
+                    f"{what} takes plain steps: {self.describe(k)} has the energy "
+                    f"{energy.name!r} with step={step!r}"
+                )
+
     def front(
         self, step_size: float | Tensor, told: Callable[[Error], Error] | None = None
     ) -> list[Error]:
@@ -411,6 +432,11 @@ def stepped(at: Sequence[Error], slopes: Sequence[Error], step_size: float | Ten
         else:
             found[k] = d.add(slope, alpha=gamma)
     return found
+
+
+def normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A draw from N(0, 1) of the same kind, made on the CPU."""
+    return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like)
 
 
 def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:

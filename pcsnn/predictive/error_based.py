@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pcsnn.predictive.episode import Episode, plus, stepped
@@ -32,13 +33,7 @@ class ErrorBased(Episode):
 
     def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
         super()._begin(network, x, y)
-        for k, energy in enumerate(self.origin.energies):
-            step = getattr(energy, "step", "plain")
-            if step != "plain" and not self.unit[k]:
-                raise ValueError(
-                    f"variables='errors' takes plain steps: {self.describe(k)} has the energy "
-                    f"{energy.name!r} with step={step!r}"
-                )
+        self.admit_plain("variables='errors'")
 
     def restart(self) -> None:
         """Back to the forward pass, where there are none."""
@@ -87,6 +82,10 @@ class ErrorBased(Episode):
     def move(self, slopes: Sequence[Error], step_size: float | Tensor) -> None:
         """One Euler step: ``ε ← ε + γ ε̇``."""
         self.deltas = stepped(self.deltas, slopes, step_size)
+
+    def shake(self, scale: float, generator: torch.Generator) -> None:
+        """Move every error that is free by ``scale`` times a draw from N(0, 1)."""
+        self.deltas = self._shaken(self.deltas, scale, generator)
 
 
 #: What may move during inference.

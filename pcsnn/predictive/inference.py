@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,7 +12,7 @@ from pcsnn import validate
 from pcsnn.admission import admit, admit_input, admit_loss, read_out_of
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
-from pcsnn.predictive.episode import Episode, State, look_at, put_back
+from pcsnn.predictive.episode import Episode, State, look_at, normal, put_back
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
@@ -29,8 +30,16 @@ def infer(
     values: Sequence[Tensor] | None = None,
     feedback: Sequence[Tensor] | None = None,
     variables: str = "values",
+    temperature: float | None = None,
+    seed: int | torch.Generator | None = None,
 ) -> Iterator[State]:
     """Let the value nodes settle, and look at every step (eqs 40–42).
+
+    With a temperature they do not settle but wander, by Langevin's equation,
+    ``x ← x + γ ẋ + √(2γT) ν`` with ``ν ~ N(0, 1)``, and visit each place as often as
+    ``exp(−F/T)`` says, up to an error of the order of ``γ``: for ``T = 1`` samples of the posterior
+    of the hidden values. By errors it is the same posterior, because the map from errors to
+    values keeps all volumes, and is visited sooner in deep networks.
 
     Args:
         network: a predictive coding network.
@@ -45,6 +54,8 @@ def infer(
         feedback: matrices in the place of the transposed weights.
         variables: what moves, ``"values"`` or ``"errors"``, as for
             :class:`~pcsnn.InferenceLearning`.
+        temperature: ``T`` of the noise, positive; left out, there is none.
+        seed: of the noise, on the CPU; needed with a temperature.
 
     Yields:
         The state at t = 0, 1, …, ``steps``.
@@ -54,6 +65,7 @@ def infer(
     """
     validate.positive_int("steps", steps)
     validate.positive("step_size", step_size)
+    noise = _noise(temperature, seed, step_size)
     kind = VARIABLES[validate.one_of("variables", variables, VARIABLES)]
     energy = OutputEnergy(admit_loss(network, loss), read_out_of(network))
     if y is None:
@@ -66,12 +78,30 @@ def infer(
         _admit_feedback(feedback, episode)
     if values is not None:
         episode.start_from(values)
+    if noise is not None:
+        episode.admit_plain("a temperature")
     for t in range(steps + 1):
         errors = episode.errors()
         state = episode.state(t, errors)
         refuse_divergence(network, x, y, state)
         yield state
         episode.move(episode.slopes(errors), step_size)
+        if noise is not None:
+            episode.shake(*noise)
+
+
+def _noise(
+    temperature: float | None, seed: int | torch.Generator | None, step_size: float
+) -> tuple[float, torch.Generator] | None:
+    """How large the noise of a step is, and where it comes from."""
+    if temperature is None:
+        if seed is not None:
+            raise ValueError("seed is of the noise of a temperature: give both, or neither")
+        return None
+    if seed is None:
+        raise ValueError("seed is needed with a temperature")
+    T = validate.positive("temperature", temperature)
+    return math.sqrt(2 * step_size * T), as_generator(seed)
 
 
 def _admit_feedback(feedback: Sequence[Tensor], episode: Episode) -> None:
@@ -112,8 +142,4 @@ def perturbed(
     kept = [(b, b.clone()) for b in network.buffers()]
     look = look_at(network, x)
     put_back(kept)
-    return [look.x(k) + sigma * _normal(look.x(k), generator) for k in range(len(look.energies))]
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like)
+    return [look.x(k) + sigma * normal(look.x(k), generator) for k in range(len(look.energies))]
