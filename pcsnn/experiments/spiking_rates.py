@@ -6,6 +6,8 @@ after a tenth of the way is not what is best in the end. Nothing is read of the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from pydantic import Field, PositiveFloat
 
@@ -29,7 +31,16 @@ class RatesConfiguration(Recipe):
         }
     )
     # One beyond them, where the best of the three was the smallest or the largest.
-    further: dict[str, PositiveFloat] = Field(default={"il": 0.3, "graded": 0.01})
+    further: dict[str, PositiveFloat] = Field(
+        default={
+            "il": 0.3,
+            "graded": 0.01,
+            "value-spikes": 0.01,
+            "pairs-weakly-coupled": 1.0,
+            "online": 0.0003,
+            "event-z-il": 0.3,
+        }
+    )
     seeds: tuple[int, ...] = (0,)
 
 
@@ -39,9 +50,16 @@ def rates_of(configuration: RatesConfiguration, rung: str) -> tuple[float, ...]:
     return tuple(sorted({*c.rates[kind_of(rung)], *filter(None, [c.further.get(rung)])}))
 
 
-def chosen(record: Record, rung: str) -> float:
-    """The rate that reads most of what was held out in the end; of equal ones the smallest."""
-    rates = sorted({float(str(run.setting.values["rate"])) for run in record.select(rung=rung)})
+def chosen(record: Record, rung: str, among: Collection[float] | None = None) -> float:
+    """The rate that reads most of what was held out in the end; of equal ones the smallest.
+
+    Args:
+        record: of this experiment.
+        rung: by its name.
+        among: these; left out, all that were tried.
+    """
+    tried = {float(str(run.setting.values["rate"])) for run in record.select(rung=rung)}
+    rates = sorted(tried if among is None else tried & set(among))
 
     def reached(rate: float) -> float:
         """The mean over seeds; nothing, where one diverged."""
