@@ -246,7 +246,7 @@ def test_the_ladder_has_the_rates_that_were_chosen():
     tried = spiking_rates.EXPERIMENT.configurations["laptop"]
     ladder = spiking_ladder.EXPERIMENT.configurations["laptop"]
     assert ladder.rates == {name: spiking_rates.chosen(record, name) for name in RUNGS}
-    for name, rate in ladder.rates.items():
+    for name in ladder.rates:
         rates = spiking_rates.rates_of(tried, name)
         three = tried.rates[kind_of(name)]
         best = spiking_rates.chosen(record, name, three)
