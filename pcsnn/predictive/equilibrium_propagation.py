@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.predictive.compiled import Plan
@@ -40,8 +41,8 @@ class EquilibriumPropagation(LocalRule):
         centred: nudge twice, by β and by −β, and learn from half of the difference.
         steps: Euler steps of inference for each nudge, which should come to rest in them.
         step_size: γ.
-        on_divergence: with ``"raise"`` values that move faster at the end of a nudge than at its
-            beginning are stopped as well: away from its target an output may have no rest.
+        on_divergence: with ``"raise"`` values that move faster and faster at the end of a nudge
+            are stopped as well: away from its target an output may have no rest.
 
     Example:
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
@@ -82,28 +83,33 @@ class EquilibriumPropagation(LocalRule):
         for beta in self.nudges:
             episode.energy = energy.times(beta)
             episode.restart()
-            start = None
+            speeds = list[Tensor]()
             for t in range(self.steps + 1):
                 errors = episode.errors()
                 slopes = episode.slopes(errors)
-                speed = fastest(slopes, episode)
-                start = speed if start is None else start
+                speeds.append(fastest(slopes, episode))
                 end = t == self.steps
                 share = 1 / (beta * len(self.nudges))
                 learns: dict[int, Error] = {
                     k: None if e is None else share * e for k, e in enumerate(errors) if end
                 }
-                if end and self.on_divergence == "raise" and not bool((speed <= start).all()):
-                    raise DivergenceError(
-                        f"a nudge of {beta:g} does not come to rest: values move by "
-                        f"{float(speed.max()):.3g} per unit of time after {self.steps} steps, and "
-                        f"by {float(start.max()):.3g} at first; take a smaller beta or step_size"
-                    )
+                if end and self.on_divergence == "raise":
+                    self._admit_end(beta, torch.stack(speeds))
                 yield Moment.of(taken + t, episode, errors, learns)
                 if not end:
                     episode.move(slopes, self.step_size)
             taken += self.steps
         episode.energy = energy
+
+    def _admit_end(self, beta: float, speeds: Tensor) -> None:
+        """Refuse values that move faster again: twice as fast as they once did."""
+        start, least, end = speeds[0], speeds.amin(dim=0), speeds[-1]
+        if not bool(((end <= 2 * least) | (end <= 1e-6 * start)).all()):
+            raise DivergenceError(
+                f"a nudge of {beta:g} does not come to rest: values move by "
+                f"{float(end.max()):.3g} per unit of time after {self.steps} steps, and by "
+                f"{float(least.max()):.3g} before; take a smaller beta or step_size"
+            )
 
 
 def _admit_rest(episode: Episode) -> None:
