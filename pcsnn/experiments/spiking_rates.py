@@ -37,6 +37,7 @@ class RatesConfiguration(Recipe):
             "graded": 0.01,
             "value-spikes": 0.01,
             "pairs-weakly-coupled": 1.0,
+            "fixed-feedback": 1.0,
             "online": 0.0003,
             "event-z-il": 0.3,
         }
