@@ -184,3 +184,22 @@ def test_nodes_that_do_not_rest_are_refused(energy, says):
 def test_settings_are_refused_by_name(options, says):
     with pytest.raises((TypeError, ValueError), match=says):
         rule(**options)(curved(), X, Y)
+
+
+def test_values_that_move_faster_again_are_told_before_they_are_fast():
+    network = linear(1.3)
+    W3, W4 = (layer.linear.weight.detach() for layer in network.layers[1:])
+    S = sum(p @ p.T for p in (W4 @ W3, W4))
+    beta = 1.1 / float(torch.linalg.eigvalsh(S)[-1])  # away from the target no rest
+    options = {"steps": 160, "step_size": 0.2}
+    with pytest.raises(pcsnn.DivergenceError, match="a nudge of -"):
+        rule(beta, **options)(network, X, Y)
+    states = list(rule(beta, **options, on_divergence="allow").watch(network, X, Y))
+    assert states[-1].residual < 2 * states[161].residual
+
+
+def test_a_state_shows_the_loss_as_often_as_it_counts():
+    network = curved()
+    first, *_ = rule(0.25).watch(network, X, Y)
+    loss = 0.5 * (Y - network(X)).square().sum(1).mean()
+    assert float(first.energies[-1]) == pytest.approx(0.25 * float(loss.detach()), rel=1e-12)
