@@ -179,6 +179,15 @@ def test_a_smoke_run_is_recorded(tmp_path):
         assert max(run.curves["angle"]) < 0.1
 
 
+def test_what_is_slow_is_run_once():
+    c = spiking_ladder.EXPERIMENT.configurations["laptop"]
+    seeds = {name: [] for name in RUNGS}
+    for setting in spiking_ladder.settings(c):
+        if setting.values["samples"] == c.samples:
+            seeds[setting.values["rung"]].append(setting.seed)
+    assert seeds == {name: [0] if name in c.once else [0, 1, 2] for name in RUNGS}
+
+
 def test_the_rate_falls_in_a_line_to_nothing(tmp_path):
     climber, rates = climb_of("backprop"), []
     made = climber.optimiser
