@@ -2,7 +2,7 @@
 
 The output is not clamped but nudged: the loss enters the energy ``β`` times,
 
-    F_β = Σ_l ½ |ε^(l)|² + β 𝓛(y, u^(L)),
+    ``F_β = Σ_l ½ |ε^(l)|² + β 𝓛(y, u^(L))``,
 
 and a weight learns the difference of ``−∂F/∂W`` between two states of rest over the difference of
 their nudges. A predictive coding network is at rest, without an error, where it is not nudged, so
