@@ -14,6 +14,7 @@ from pcsnn import ZIL, InferenceLearning, data, explorers, mlp
 from pcsnn.explorers import Choice, Slider, Steps
 from pcsnn.explorers.cells import levels
 from pcsnn.explorers.conditions import KEPT, STARTS, STEPS, TURNS
+from pcsnn.explorers.counting import CODINGS, DRAWS, WAITS
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -395,3 +396,53 @@ def test_kept_conditions_are_zil_and_broken_ones_are_not():
 def test_conditions_refuse_what_they_cannot_show(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         a_chain(**given)
+
+
+# --- counts of spikes --------------------------------------------------------------------------
+
+
+def test_a_count_is_told_with_its_error_and_its_law():
+    image = torch.linspace(0, 1, 6, dtype=torch.float64)[None]
+    made = explorers.counting(image, columns=3)
+    frames = data_of(made.to_html())["frames"]
+    settings = list(product(CODINGS, WAITS, range(DRAWS)))
+    assert len(frames) == len(settings)
+    for (name, wait, draw), (told, read, over, under) in zip(settings, frames, strict=True):
+        train = CODINGS[name](image, WAITS[-1], 0.001, seed=draw).dense(dtype=torch.float64)
+        count = train[:wait].sum(0)[0]
+        value = 4 * count / wait
+        assert told.startswith(f"{name}, {wait} ms: {int(count.sum())} spikes; a pixel is off by ")
+        assert f"{float((value - image[0]).square().mean().sqrt()):.3f} (root" in told
+        assert read == levels(value)
+        assert over == levels(value - image[0])
+        assert under == levels(image[0] - value)
+        variance = {"Poisson": image, "Bernoulli": image * (1 - image / 4)}.get(name)
+        if variance is None:
+            assert "law" not in told
+        else:
+            assert f"{float((4 / wait * variance).mean().sqrt()):.3f} by the law" in told
+    assert made.readout == frames[settings.index(("Poisson", 32, 0))][0]
+
+
+def test_regular_spikes_are_off_by_less_than_one():
+    image = torch.rand(1, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    frames = data_of(explorers.counting(image, columns=4).to_html())["frames"]
+    settings = list(product(CODINGS, WAITS, range(DRAWS)))
+    for (name, wait, _), (told, *_) in zip(settings, frames, strict=True):
+        off = float(told.split("off by ")[1].split()[0])
+        assert name != "regular" or off < 4 / wait
+
+
+@pytest.mark.parametrize(
+    ("image", "columns", "complaint"),
+    [
+        (torch.zeros(2, 4), 2, "image must be one"),
+        (torch.zeros(4), 2, "image must be one"),
+        (torch.zeros(1, 4), 3, "columns must divide 4 pixels, not 3"),
+        (torch.zeros(1, 4), 0, "columns must divide 4 pixels, not 0"),
+        (torch.full((1, 4), 2.0), 2, "x must"),
+    ],
+)
+def test_counting_refuses_what_is_no_image(image, columns, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        explorers.counting(image, columns)

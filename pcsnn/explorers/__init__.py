@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pcsnn.explorers.attention import attention
 from pcsnn.explorers.conditions import conditions
+from pcsnn.explorers.counting import counting
 from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
@@ -18,5 +19,5 @@ from pcsnn.explorers.presentation import presentation
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
-    "attention", "conditions", "inference", "latent", "lif", "presentation",
+    "attention", "conditions", "counting", "inference", "latent", "lif", "presentation",
 ]  # fmt: skip
