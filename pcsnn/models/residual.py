@@ -6,17 +6,18 @@ Between a first and a last matrix stand ``L − 2`` stages with a way past them,
 
 and a parametrisation is a choice of ``a``, ``b``, ``c`` and of the size of the weights. With
 ``"standard"`` all three are 1 and a weight has the variance 1 over the units it comes from:
-activity doubles with every linear stage, and so does what comes back. With ``"mu"`` it does
-not: for width ``N`` and ``D`` inputs
+squared activity doubles on average with every linear stage, and so does the square of what comes
+back. With ``"mu"`` it does not: for width ``N`` and ``D`` inputs
 
     a = √(N/D),    b = 1/√L,    c = 1/√N,    every weight of variance 1/N.
 
 That is μPC (with weights of variance 1 the factors are ``1/√D``, ``1/√(NL)`` and ``1/N``) in
-coordinates √N times as small. In them plain gradient descent changes what the network computes
-by the same amount whatever ``N`` and ``L``, so that one learning rate serves all: a change of a
-hidden stage, ``b² η ε |σ(z)|²``, is of the order ``η ε N/L`` for each of ``L`` stages, and ``ε`` of
-the order ``1/N``. Predictive coding at rest learns from an output error that is divided by about
-``1 + 1.7 L/N`` (eq-il-exact): the same wherever the chain is much wider than deep.
+coordinates √N times as small. In them a first step of plain gradient descent changes what the
+network computes by an amount of the same order whatever ``N`` and ``L``, so that one learning rate
+may serve all: a change of a hidden stage, ``b² η ε |σ(z)|²``, is of the order ``η ε N/L`` for each
+of ``L`` stages, and back-propagation's ``ε`` of the order ``1/N``. Predictive coding at rest learns
+from an output error that is divided, as drawn, by ``1 + O(L/N)`` (eq-il-exact; 1.7 L/N for a linear
+chain with one output): the same wherever the chain is much wider than deep.
 """
 
 from __future__ import annotations

@@ -376,8 +376,9 @@ class FixedPredictions(Episode):
 
     The fixed prediction assumption of Millidge et al. (2020): errors relax to those of
     back-propagation, on any graph, and the weights learn at the activities of the forward pass.
-    Each node is a leaky integrator of what comes down, so that after ``T`` steps of ``γ`` the
-    share of its error that is there, ``k`` stages below the output, is ``P(Bin(T, γ) ≥ k)``.
+    A unit Gaussian node is a leaky integrator of what comes down, so that in a chain, after ``T``
+    steps of ``γ``, the share of its error that is there ``k`` stages below the output is
+    ``P(Bin(T, γ) ≥ k)``; where several ways lead down, each brings its own share.
     """
 
     def errors(self) -> list[Error]:

@@ -6,11 +6,12 @@ The output is not clamped but nudged: the loss enters the energy ``β`` times,
 
 and a weight learns the difference of ``−∂F/∂W`` between two states of rest over the difference of
 their nudges. A predictive coding network is at rest, without an error, where it is not nudged, so
-that one nudge is enough; two of either sign (*centred*, Laborieux et al. 2021) cancel the first
-of what is wrong with one. In a linear network with ``S = Σ_l P_l P_lᵀ`` over the hidden layers the
-output learns from ``(I + βS)⁻¹ (y − ŷ)`` by one nudge and from ``(I − β²S²)⁻¹ (y − ŷ)`` by two:
-back-propagation's error but for a share of ``β``, or ``β²``. A nudge away from the target has a
-state of rest only while ``β`` is below 1 over the largest eigenvalue of ``S``.
+that one nudge is enough; two, one of each sign (*centred*, Laborieux et al. 2021), cancel what is
+linear in ``β`` of what is wrong with one. In a linear network with squared errors and
+``S = Σ_l P_l P_lᵀ`` over the hidden layers the output's bias learns ``(I + βS)⁻¹ (y − ŷ)`` by one
+nudge and ``(I − β²S²)⁻¹ (y − ŷ)`` by two: back-propagation's error up to the order of ``β``, or of
+``β²``. Away from the target the state of rest is a minimum, which inference can find, only while
+``β`` is below 1 over the largest eigenvalue of ``S``.
 """
 
 from __future__ import annotations

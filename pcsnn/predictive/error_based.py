@@ -1,19 +1,21 @@
 """Error-based predictive coding: the errors move, and values follow (Goemaere et al. 2025, ePC).
 
 Values and errors determine each other, ``x = u + ε`` from the first node on, so that the energy
-can be read as a function of either. By the errors its slopes are those of the loss through the
-whole network,
+can be read as a function of either. By the errors of unit Gaussian nodes its slopes are those of
+the loss through the whole network,
 
     ε̇^(l) = −ε^(l) − ∂𝓛/∂u^(l),
 
 with ``∂𝓛/∂u`` brought down by one back-propagation at the present values: nothing on the way is
-multiplied by a step size, however deep the network is. Where the energy rests is the same, and
-there ``ε`` is what either reading learns from.
+multiplied by a step size, however deep the network is. The places of rest are the same, and there
+``ε`` is what either reading learns from. With another energy what moves is how far a value is from
+where its node would rest.
 
 In a linear network errors that start at zero never leave the few directions ``ε = Pᵀ c``
 that the output sees, ``P`` all weights above: one step is one of Richardson's for
 ``M c = y − ŷ`` (eq-il-exact), and depth counts only through the eigenvalues ``μ`` of ``M``. It
-is stable while ``γ < 2/μ_max``.
+is stable while ``γ < 2/μ_max``, and ``μ_max`` grows with depth, if less than the number of steps that
+values need.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def infer(
     ``x ← x + γ ẋ + √(2γT) ν`` with ``ν ~ N(0, 1)``, and visit each place as often as
     ``exp(−F/T)`` says, up to an error of the order of ``γ``: for ``T = 1`` samples of the posterior
     of the hidden values. By errors it is the same posterior, because the map from errors to
-    values keeps all volumes, and is visited sooner in deep networks.
+    values keeps all volumes.
 
     Args:
         network: a predictive coding network.

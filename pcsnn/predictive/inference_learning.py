@@ -31,16 +31,16 @@ class InferenceLearning(LocalRule):
         loss: the energy of the clamped output.
         feedback: matrices in the place of the transposed weights.
         steps: ``T``, at most how many Euler steps; a tensor ``(K,)`` gives each of K networks as
-            one its own. An error comes down one stage a step; where they are too few for it to
-            reach every weight, a warning says so.
+            one its own. By values an error comes down one stage a step; where they are too few for
+            it to reach every weight, a warning says so.
         step_size: γ; a tensor ``(K,)`` gives each of K networks as one its own.
         tolerance: stop before ``steps`` when no value node moves by more than this per unit
             of time, ``max |ẋ|``: the equilibrium of eq. 44, as near as asked for. Each of K
             networks as one stops for itself.
         variables: what moves: ``"values"``, each by what its own two stages say, or
             ``"errors"``, from which values follow (:mod:`pcsnn.predictive.error_based`). Both
-            descend the same energy and come to rest at the same place; by errors far sooner in
-            deep networks, and a step is no longer local.
+            descend the same energy and have the same places of rest; by errors in far fewer steps
+            in deep networks, of a size that has to fall with depth, and a step is no longer local.
         fixed_predictions: keep predictions, and their derivatives, as the forward pass has them,
             so that errors relax to back-propagation's (Millidge et al. 2020; the variant
             ``FixedPred`` of Rosenbaum 2022, whose ``n`` iterations are ``n − 1`` steps here).
