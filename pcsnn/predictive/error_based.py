@@ -14,8 +14,8 @@ where its node would rest.
 In a linear network errors that start at zero never leave the few directions ``ε = Pᵀ c``
 that the output sees, ``P`` all weights above: one step is one of Richardson's for
 ``M c = y − ŷ`` (eq-il-exact), and depth counts only through the eigenvalues ``μ`` of ``M``. It
-is stable while ``γ < 2/μ_max``, and ``μ_max`` grows with depth, if less than the number of steps that
-values need.
+is stable while ``γ < 2/μ_max``, and ``μ_max`` grows with depth, if less than the number of steps
+that values need.
 """
 
 from __future__ import annotations
