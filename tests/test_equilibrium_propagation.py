@@ -151,7 +151,7 @@ def test_a_nudge_without_a_rest_is_told_and_touches_nothing():
     assert all(p.grad is None for p in network.parameters())
     report = rule(1.0, steps=3, on_divergence="allow")(network, X, Y)
     assert report.steps == 6
-    with pytest.raises(pcsnn.DivergenceError, match="a nudge of 0.1 does not come to rest"):
+    with pytest.raises(pcsnn.DivergenceError, match="a nudge of 0.1 diverged: the energy is"):
         rule(0.1, steps=30, step_size=3.0)(linear(), X, Y)
 
 
@@ -191,11 +191,11 @@ def test_values_that_move_faster_again_are_told_before_they_are_fast():
     W3, W4 = (layer.linear.weight.detach() for layer in network.layers[1:])
     S = sum(p @ p.T for p in (W4 @ W3, W4))
     beta = 1.1 / float(torch.linalg.eigvalsh(S)[-1])  # away from the target no rest
-    options = {"steps": 160, "step_size": 0.2}
+    options = {"steps": 215, "step_size": 0.2}
     with pytest.raises(pcsnn.DivergenceError, match="a nudge of -"):
         rule(beta, **options)(network, X, Y)
     states = list(rule(beta, **options, on_divergence="allow").watch(network, X, Y))
-    assert states[-1].residual < 2 * states[161].residual
+    assert states[-1].residual < 3 * states[216].residual
 
 
 def test_a_state_shows_the_loss_as_often_as_it_counts():

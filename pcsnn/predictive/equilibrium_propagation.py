@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.predictive.compiled import Plan
 from pcsnn.predictive.episode import Episode
-from pcsnn.predictive.inference_learning import fastest
+from pcsnn.predictive.inference_learning import has_risen
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error
 from pcsnn.rules import DivergenceError, Report
@@ -42,8 +42,9 @@ class EquilibriumPropagation(LocalRule):
         centred: nudge twice, by β and by −β, and learn from half of the difference.
         steps: Euler steps of inference for each nudge, which should come to rest in them.
         step_size: γ.
-        on_divergence: with ``"raise"`` values that move faster and faster at the end of a nudge
-            are stopped as well: away from its target an output may have no rest.
+        on_divergence: with ``"raise"`` a nudge towards the target that ends with more energy than
+            it began with is stopped as well, and one away from it, for which there may be no
+            rest, if values move faster at its end than they once did.
 
     Example:
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
@@ -88,29 +89,51 @@ class EquilibriumPropagation(LocalRule):
             for t in range(self.steps + 1):
                 errors = episode.errors()
                 slopes = episode.slopes(errors)
-                speeds.append(fastest(slopes, episode))
+                speeds.append(_speed(slopes, episode))
+                if t == 0:
+                    start = episode.energies(errors).sum(dim=-1)
                 end = t == self.steps
                 share = 1 / (beta * len(self.nudges))
                 learns: dict[int, Error] = {
                     k: None if e is None else share * e for k, e in enumerate(errors) if end
                 }
-                if end and self.on_divergence == "raise":
-                    self._admit_end(beta, torch.stack(speeds))
+                if end and self.on_divergence == "raise" and self.feedback is None:
+                    if beta > 0:
+                        _admit_energy(beta, start, episode.energies(errors).sum(dim=-1))
+                    else:
+                        _admit_speed(beta, torch.stack(speeds))
                 yield Moment.of(taken + t, episode, errors, learns)
                 if not end:
                     episode.move(slopes, self.step_size)
             taken += self.steps
         episode.energy = energy
 
-    def _admit_end(self, beta: float, speeds: Tensor) -> None:
-        """Refuse values that move faster again: twice as fast as they once did."""
-        start, least, end = speeds[0], speeds.amin(dim=0), speeds[-1]
-        if not bool(((end <= 2 * least) | (end <= 1e-6 * start)).all()):
-            raise DivergenceError(
-                f"a nudge of {beta:g} does not come to rest: values move by "
-                f"{float(end.max()):.3g} per unit of time after {self.steps} steps, and by "
-                f"{float(least.max()):.3g} before; take a smaller beta or step_size"
-            )
+
+def _speed(slopes: Sequence[Error], episode: Episode) -> Tensor:
+    """``|ẋ|`` of a network, or of each of K as one: ``()`` or ``(K,)``."""
+    first = episode.samples - 1
+    squares = [s.square().flatten(first).sum(dim=-1) for s in slopes if s is not None]
+    still = episode.output.new_zeros(episode.output.shape[:first])
+    return torch.stack([still, *squares]).sum(dim=0).sqrt()
+
+
+def _admit_energy(beta: float, start: Tensor, end: Tensor) -> None:
+    """Refuse a nudge towards the target in which the energy has risen."""
+    if has_risen(end, start):
+        raise DivergenceError(
+            f"a nudge of {beta:g} diverged: the energy is {float(end.max()):.3g}, up from "
+            f"{float(start.max()):.3g}; take a smaller step_size"
+        )
+
+
+def _admit_speed(beta: float, speeds: Tensor) -> None:
+    """Refuse a nudge away from it in which values move twice as fast as they once did."""
+    start, least, end = speeds[0], speeds.amin(dim=0), speeds[-1]
+    if not bool(((end <= 2 * least) | (end <= 1e-6 * start)).all()):
+        raise DivergenceError(
+            f"a nudge of {beta:g} does not come to rest: values move twice as fast in the end "
+            "as they once did; take a smaller beta"
+        )
 
 
 def _admit_rest(episode: Episode) -> None:

@@ -104,7 +104,7 @@ class InferenceLearning(LocalRule):
             slopes = None if t == last else episode.slopes(errors, arrived)
             moving = None  # of K networks as one, those that have not settled
             if slopes is not None and self.tolerance is not None:
-                moving = fastest(slopes, episode) > self.tolerance
+                moving = _fastest(slopes, episode) > self.tolerance
             end = slopes is None or (moving is not None and not bool(moving.any()))
             yield Moment.of(t, episode, errors, dict(enumerate(errors)) if end else {})
             if end:
@@ -160,7 +160,7 @@ def _tell_too_few(episode: Episode, steps: int) -> None:
     )
 
 
-def fastest(slopes: Sequence[Error], episode: Episode) -> Tensor:
+def _fastest(slopes: Sequence[Error], episode: Episode) -> Tensor:
     """``max |ẋ|`` of a network, or of each of K as one: ``()`` or ``(K,)``."""
     found = [s.abs().flatten(episode.samples - 1).amax(dim=-1) for s in slopes if s is not None]
     still = episode.output.new_zeros(episode.output.shape[: episode.samples - 1])
