@@ -203,3 +203,42 @@ def test_a_state_shows_the_loss_as_often_as_it_counts():
     first, *_ = rule(0.25).watch(network, X, Y)
     loss = 0.5 * (Y - network(X)).square().sum(1).mean()
     assert float(first.energies[-1]) == pytest.approx(0.25 * float(loss.detach()), rel=1e-12)
+
+
+def test_what_is_not_finite_is_named():
+    x = X.clone()
+    x[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="x holds NaN"):
+        rule()(curved(), x, Y)
+    network = curved()
+    with torch.no_grad():
+        network.layers[1].linear.weight[0, 0] = torch.nan
+    with pytest.raises(pcsnn.DivergenceError, match=r"layers.1.linear.weight holds NaN"):
+        rule()(network, X, Y)
+
+
+def test_too_few_steps_are_told():
+    network = pcsnn.mlp([6, 5, 5, 5, 5, 3], "tanh", seed=1, dtype=DOUBLE)
+    with pytest.warns(UserWarning, match="steps=3 are too few"):
+        rule(steps=3)(network, X, Y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_no_divergence(dtype):
+    for seed in range(4):
+        network = pcsnn.mlp([6, 16, 16, 3], "tanh", init="lecun", seed=seed, dtype=dtype)
+        rule(steps=100)(network, X.to(dtype), Y.to(dtype))
+
+
+def test_feedback_learns_beside_a_variance():
+    """Also where ``step`` fills no ``.grad``, and nodes are not all of variance 1."""
+    network = pcsnn.mlp([6, 7, 5, 3], "tanh", seed=2, dtype=DOUBLE)
+    network.nodes[0].energy = Gaussian(0.5)
+    feedback = pcsnn.Feedback.random(network, 1, learn=True)
+    one = pcsnn.InferenceLearning(feedback=feedback, on_divergence="allow", steps=5)
+    other_net, other = copy.deepcopy((network, one))
+    one.step(network, X, Y, 0.1)
+    other(other_net, X, Y)
+    for mine, theirs in zip(feedback.weights, other.feedback.weights, strict=True):
+        assert bool(theirs.grad.any())
+        assert relative_error(mine, theirs - 0.1 * theirs.grad) <= 1e-12

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pcsnn
-from pcsnn.energies import Categorical, Divergence, Gaussian, NegativeLogLikelihood
+from pcsnn.energies import Categorical, Divergence, Energy, Gaussian, NegativeLogLikelihood
 from pcsnn.ensembles import stack
 from pcsnn.nodes import visiting
 from tests.strategies import relative_error
@@ -311,11 +311,24 @@ def test_a_step_that_is_too_long_is_told_and_touches_nothing():
     assert all(p.grad is None for p in network.parameters())
 
 
+class Elsewhere(Energy):
+    """Of counts, predicted by their logarithms."""
+
+    def value(self, u, x):
+        return 0.5 * (x - u.exp()).square().sum(dim=-1)
+
+    def rest(self, u):
+        return u.exp()
+
+
 def test_what_it_cannot_do_is_refused_by_name():
     with pytest.raises(ValueError, match="variables must be"):
         pcsnn.InferenceLearning(variables="weights")
     with pytest.raises(ValueError, match="prior_waits holds a prior back"):
         pcsnn.InferenceLearning(variables="errors", prior_waits=True)
+    network = pcsnn.mlp([4, 5, 3], "tanh", energies=[Elsewhere()])
+    with pytest.raises(ValueError, match="layer 2 has the energy 'energy' with a rest of its own"):
+        pcsnn.InferenceLearning(variables="errors")(network, torch.rand(2, 4), torch.rand(2, 3))
     network = pcsnn.mlp([4, 5, 3], "tanh", energies=[Categorical(step="natural")])
     with pytest.raises(
         ValueError,

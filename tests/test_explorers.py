@@ -439,10 +439,12 @@ def test_regular_spikes_are_off_by_less_than_one():
         (torch.zeros(2, 4), 2, "image must be one"),
         (torch.zeros(4), 2, "image must be one"),
         (torch.zeros(1, 4), 3, "columns must divide 4 pixels, not 3"),
-        (torch.zeros(1, 4), 0, "columns must divide 4 pixels, not 0"),
+        (torch.zeros(1, 4), 0, "columns must be at least 1, not 0"),
+        (torch.zeros(1, 4), 2.0, "columns must be a whole number"),
+        ([[0.0, 1.0]], 2, "image must be a tensor"),
         (torch.full((1, 4), 2.0), 2, "x must"),
     ],
 )
 def test_counting_refuses_what_is_no_image(image, columns, complaint):
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises((TypeError, ValueError), match=complaint):
         explorers.counting(image, columns)

@@ -10,7 +10,9 @@ from scipy.stats import binom
 from torch.func import vjp
 
 import pcsnn
+from pcsnn.data import Dataset
 from pcsnn.ensembles import stack
+from pcsnn.training.many import train_many
 from tests.strategies import relative_error
 from tests.test_looks import cut_too, gradients, made
 
@@ -150,3 +152,37 @@ def test_what_it_cannot_do_is_refused_by_name():
         fixed(step_size=2.0)
     with pytest.raises(ValueError, match="step_size must be below 2 with fixed_predictions"):
         fixed(step_size=torch.tensor([0.1, 2.5]))
+
+
+def test_only_gaussian_nodes_relax_to_it():
+    network = deep(hidden=2)
+    network.nodes[0].energy = pcsnn.energies.Categorical()
+    with pytest.raises(
+        ValueError, match="fixed_predictions=True needs Gaussian nodes: layer 2 has the energy 'cat"
+    ):
+        fixed()(network, real(7, 5), real(7, 3))
+
+
+def test_a_variance_bounds_the_step():
+    network = deep(hidden=2)
+    network.nodes[1].energy = pcsnn.energies.Gaussian(0.1)
+    x, y = real(7, 5, of=1), real(7, 3, of=2)
+    _, exact = gradients(network, pcsnn.Backprop(), x, y)
+    _, found = gradients(network, fixed(steps=400, step_size=0.15), x, y)
+    for mine, theirs in zip(found, exact, strict=True):
+        assert relative_error(mine, theirs) <= 1e-9
+    with pytest.raises(
+        ValueError, match="below twice the variance .* layer 3 has the variance 0.1"
+    ):
+        fixed(steps=4, step_size=0.3)(network, x, y)
+
+
+def test_many_networks_are_not_stopped_for_an_energy_that_rises():
+    x, y = real(64, 5, of=1).float(), torch.randint(4, (64,))
+    nets = [pcsnn.mlp([5, 7, 4], "tanh", seed=s) for s in range(2)]
+    histories = train_many(
+        nets, fixed(loss="cross_entropy", steps=9), Dataset(x, y, tuple("abcd")),
+        learning_rate=0.1, seeds=[0, 0], epochs=2, batch_size=16,
+    )  # fmt: skip
+    assert [h.epochs for h in histories] == [2, 2]
+    assert not any(h.diverged for h in histories)

@@ -108,5 +108,5 @@ def test_settings_are_refused_by_name(options, says):
 def test_only_plain_steps_wander():
     network = pcsnn.mlp([2, 3, 2], "tanh", energies=[Categorical(step="mean")], dtype=DOUBLE)
     _, x, y = scene()
-    with pytest.raises(ValueError, match="a temperature takes plain steps: layer 2"):
+    with pytest.raises(ValueError, match="a temperature needs Gaussian nodes: layer 2"):
         next(pcsnn.infer(network, x, y, steps=1, step_size=0.1, temperature=1.0, seed=1))

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from pcsnn import plotting
+from pcsnn import plotting, validate
 from pcsnn.explorers.cells import Layer, draw_panels, levels, script_data
 from pcsnn.explorers.page import Explorer, Slider
 from pcsnn.spiking.coding import bernoulli, poisson, regular
@@ -41,9 +41,11 @@ def counting(image: Tensor, columns: int) -> Explorer:
     Raises:
         ValueError: for several images, pixels outside [0, 1], and columns that do not fit.
     """
+    validate.tensor("image", image)
+    validate.positive_int("columns", columns)
     if image.dim() != 2 or len(image) != 1:
         raise ValueError(f"image must be one, (1, n), not {tuple(image.shape)}")
-    if columns < 1 or image.shape[1] % columns:
+    if image.shape[1] % columns:
         raise ValueError(f"columns must divide {image.shape[1]} pixels, not {columns}")
     settings, frames = list(product(CODINGS, WAITS, range(DRAWS))), []
     trains = {

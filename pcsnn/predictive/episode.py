@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
-from pcsnn.energies import OutputEnergy
+from pcsnn.energies import Energy, Gaussian, OutputEnergy
 from pcsnn.networks import Network, hooked
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
@@ -264,8 +264,22 @@ class Episode:
     def _shaken(self, at: Sequence[Error], scale: float, generator: torch.Generator) -> list[Error]:
         return [plus(scale * normal(self._at_rest(k), generator), d) for k, d in enumerate(at)]
 
+    def admit_gaussian(self, what: str) -> None:
+        """Refuse nodes whose energy is not Gaussian, with plain steps.
+
+        Args:
+            what: needs them, for the sentence.
+        """
+        for k, energy in enumerate(self.origin.energies):
+            if not isinstance(energy, Gaussian):
+                raise ValueError(
+                    f"{what} needs Gaussian nodes: {self.describe(k)} has the energy "
+                    f"{energy.name!r}"
+                )
+        self.admit_plain(what)
+
     def admit_plain(self, what: str) -> None:
-        """Refuse nodes whose steps are not plain.
+        """Refuse nodes whose steps are not plain, or which rest elsewhere than at their prediction.
 
         Args:
             what: takes only those, for the sentence.
@@ -276,6 +290,12 @@ class Episode:
                 raise ValueError(
                     f"{what} takes plain steps: {self.describe(k)} has the energy "
                     f"{energy.name!r} with step={step!r}"
+                )
+            own = not hasattr(energy, "step") and type(energy).rest is not Energy.rest
+            if own:
+                raise ValueError(
+                    f"{what} takes nodes that rest at their prediction: {self.describe(k)} has the "
+                    f"energy {energy.name!r} with a rest of its own"
                 )
 
     def front(
@@ -374,12 +394,16 @@ class Episode:
 class FixedPredictions(Episode):
     """An episode whose predictions, and their derivatives, stay those of the forward pass.
 
-    The fixed prediction assumption of Millidge et al. (2020): errors relax to those of
-    back-propagation, on any graph, and the weights learn at the activities of the forward pass.
-    A unit Gaussian node is a leaky integrator of what comes down, so that in a chain, after ``T``
-    steps of ``γ``, the share of its error that is there ``k`` stages below the output is
+    The fixed prediction assumption of Millidge et al. (2020): errors of Gaussian nodes relax to
+    those of back-propagation, on any graph, and the weights learn at the activities of the forward
+    pass. A unit Gaussian node is a leaky integrator of what comes down, so that in a chain, after
+    ``T`` steps of ``γ``, the share of its error that is there ``k`` stages below the output is
     ``P(Bin(T, γ) ≥ k)``; where several ways lead down, each brings its own share.
     """
+
+    def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
+        super()._begin(network, x, y)
+        self.admit_gaussian("fixed_predictions=True")
 
     def errors(self) -> list[Error]:
         """All errors as they are now: of the values as they are, the predictions as they were."""

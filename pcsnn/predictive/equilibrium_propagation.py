@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.predictive.compiled import Plan
 from pcsnn.predictive.episode import Episode
-from pcsnn.predictive.inference_learning import has_risen
+from pcsnn.predictive.inference_learning import has_risen, tell_too_few
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error
 from pcsnn.rules import DivergenceError, Report
@@ -42,6 +42,9 @@ class EquilibriumPropagation(LocalRule):
         centred: nudge twice, by β and by −β, and learn from half of the difference.
         steps: Euler steps of inference for each nudge, which should come to rest in them.
         step_size: γ.
+            :meth:`watch` shows both nudges, one after the other: the second begins again at the
+            forward pass, at the ``t`` at which the first has ended, and its energies count the loss
+            −β times.
         on_divergence: with ``"raise"`` a nudge towards the target that ends with more energy than
             it began with is stopped as well, and one away from it, for which there may be no
             rest, if values move faster at its end than they once did.
@@ -76,6 +79,7 @@ class EquilibriumPropagation(LocalRule):
 
     def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
         """What the forward pass says, without a nudge."""
+        tell_too_few(episode, self.steps)
         return prediction(episode, steps=steps, why=why)
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
@@ -129,7 +133,8 @@ def _admit_energy(beta: float, start: Tensor, end: Tensor) -> None:
 def _admit_speed(beta: float, speeds: Tensor) -> None:
     """Refuse a nudge away from it in which values move twice as fast as they once did."""
     start, least, end = speeds[0], speeds.amin(dim=0), speeds[-1]
-    if not bool(((end <= 2 * least) | (end <= 1e-6 * start)).all()):
+    rounding = torch.finfo(speeds.dtype).eps ** 0.5 * start
+    if not bool(((end <= 2 * least) | (end <= rounding) | ~torch.isfinite(start)).all()):
         raise DivergenceError(
             f"a nudge of {beta:g} does not come to rest: values move twice as fast in the end "
             "as they once did; take a smaller beta"

@@ -54,7 +54,8 @@ def infer(
         feedback: matrices in the place of the transposed weights.
         variables: what moves, ``"values"`` or ``"errors"``, as for
             :class:`~pcsnn.InferenceLearning`.
-        temperature: ``T`` of the noise, positive; left out, there is none.
+        temperature: ``T`` of the noise, positive; left out, there is none. For Gaussian nodes:
+            logits, of which a shift costs nothing, would wander for ever.
         seed: of the noise, on the CPU; needed with a temperature.
 
     Yields:
@@ -79,7 +80,7 @@ def infer(
     if values is not None:
         episode.start_from(values)
     if noise is not None:
-        episode.admit_plain("a temperature")
+        episode.admit_gaussian("a temperature")
     for t in range(steps + 1):
         errors = episode.errors()
         state = episode.state(t, errors)

@@ -42,8 +42,8 @@ class InferenceLearning(LocalRule):
             descend the same energy and have the same places of rest; by errors in far fewer steps
             in deep networks, of a size that has to fall with depth, and a step is no longer local.
         fixed_predictions: keep predictions, and their derivatives, as the forward pass has them,
-            so that errors relax to back-propagation's (Millidge et al. 2020; the variant
-            ``FixedPred`` of Rosenbaum 2022, whose ``n`` iterations are ``n − 1`` steps here).
+            so that errors of Gaussian nodes relax to back-propagation's (Millidge et al. 2020; the
+            variant ``FixedPred`` of Rosenbaum 2022, whose ``n`` iterations are ``n − 1`` steps).
         prior_waits: let a prior come in as an error from the output does
             (:mod:`pcsnn.predictive.relay`). Otherwise it pulls from the first step on, and small
             steps follow it alone: a posterior collapses.
@@ -97,6 +97,8 @@ class InferenceLearning(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end."""
         last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
+        if self.fixed_predictions:
+            _admit_relaxing(episode, self.step_size)
         relay = Relay(episode.origin, episode.hidden) if self.prior_waits else None
         for t in range(last + 1):
             errors = episode.errors()
@@ -119,15 +121,18 @@ class InferenceLearning(LocalRule):
         """With the energy at the end, which must not be above its start."""
         found = prediction(episode, why=why)
         if self.tolerance is None and self.variables == "values":
-            _tell_too_few(episode, steps)
+            tell_too_few(episode, steps)
         energy = episode.energies(moments[-1].errors).sum(dim=-1)
-        # With feedback of its own, or predictions that stay, inference is no descent.
-        descends = self.feedback is None and not self.fixed_predictions
-        if self.on_divergence == "raise" and descends:
+        if self.on_divergence == "raise" and self.descends:
             start = episode.start(found.loss)
             if has_risen(energy, start):
                 self._explain_rise(episode, start)
         return replace(found, energy=energy, steps=steps)
+
+    @property
+    def descends(self) -> bool:
+        """Whether inference goes down the energy: not by feedback, nor with fixed predictions."""
+        return self.feedback is None and not self.fixed_predictions
 
     def _gamma(self, t: int, episode: Episode, moving: Tensor | None) -> float | Tensor:
         """γ of the step from ``t`` on; zero in networks that are done, or have settled."""
@@ -147,7 +152,7 @@ class InferenceLearning(LocalRule):
                 raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
 
 
-def _tell_too_few(episode: Episode, steps: int) -> None:
+def tell_too_few(episode: Episode, steps: int) -> None:
     """An error comes down one stage a step: say where too few steps leave weights as they are."""
     first = [*shortest(episode.origin, episode.hidden), 0]
     if steps >= max(first):
@@ -184,6 +189,18 @@ def _admit_fixed(variables: str, step_size: float | Tensor) -> None:
             "step_size must be below 2 with fixed_predictions: a node that nothing else reaches "
             f"multiplies its error by 1 - step_size at each step, not {step_size}"
         )
+
+
+def _admit_relaxing(episode: Episode, step_size: float | Tensor) -> None:
+    """Refuse steps with which an error would grow that nothing feeds, by ``1 − γ/σ²`` a step."""
+    longest = float(torch.as_tensor(step_size).max())
+    for k, energy in enumerate(episode.origin.energies):
+        least = float(torch.as_tensor(energy.variance).min())  # type: ignore[attr-defined]
+        if longest >= 2 * least:
+            raise ValueError(
+                f"step_size must be below twice the variance with fixed_predictions, or errors "
+                f"grow: {episode.describe(k)} has the variance {least:.3g}, the step is {longest:g}"
+            )
 
 
 def risen(energy: Tensor, start: Tensor) -> Tensor:

@@ -353,7 +353,10 @@ class LocalRule(Rule):
         for moment in moments:
             for k, error in moment.learns.items():
                 if error is not None:
-                    changes += moment.look.gradients(k, -1 / episode.batch * error)
+                    found = list(moment.look.gradients(k, -1 / episode.batch * error))
+                    changes += found
+                    if self.feedback is not None and self.feedback.learns(k) and found:
+                        changes.append((self.feedback.weights[k - 1], found[0][1]))
                 changes += [(p, -g / episode.batch) for p, g in self._own(episode, moment, k)]
         for parameter, gradient in changes:
             if parameter.requires_grad:

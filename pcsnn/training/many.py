@@ -84,7 +84,7 @@ def train_many(
     batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
     orders, rates = _orders(seeds, stacked), _rates(learning_rate, stacked)
     # With feedback of its own inference is no descent, and the energy may well rise.
-    free = getattr(rule, "feedback", None) is not None
+    free = getattr(rule, "feedback", None) is not None or not getattr(rule, "descends", True)
     strict = getattr(rule, "on_divergence", "raise") == "raise" and not free
     if is_dataclass(rule) and hasattr(rule, "on_divergence"):
         # One network that diverges must not stop the others; nothing else of the rule changes.
