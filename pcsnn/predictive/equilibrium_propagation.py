@@ -58,8 +58,8 @@ class EquilibriumPropagation(LocalRule):
 
     beta: float = 0.1
     centred: bool = True
-    steps: int = 50
-    step_size: float = 0.3
+    steps: int = 100
+    step_size: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
