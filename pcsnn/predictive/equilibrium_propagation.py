@@ -42,7 +42,7 @@ class EquilibriumPropagation(LocalRule):
         centred: nudge twice, by β and by −β, and learn from half of the difference.
         steps: Euler steps of inference for each nudge, which should come to rest in them.
         step_size: γ.
-            :meth:`watch` shows both nudges, one after the other: the second begins again at the
+            ``watch`` shows both nudges, one after the other: the second begins again at the
             forward pass, at the ``t`` at which the first has ended, and its energies count the loss
             −β times.
         on_divergence: with ``"raise"`` a nudge towards the target that ends with more energy than
