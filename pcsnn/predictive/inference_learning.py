@@ -131,7 +131,7 @@ class InferenceLearning(LocalRule):
 
     @property
     def descends(self) -> bool:
-        """Whether inference goes down the energy: not by feedback, nor with fixed predictions."""
+        """Whether inference goes down the energy, as not by feedback or with fixed predictions."""
         return self.feedback is None and not self.fixed_predictions
 
     def _gamma(self, t: int, episode: Episode, moving: Tensor | None) -> float | Tensor:
