@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import strategies as st
 
 import pcsnn
 from pcsnn.activations import ACTIVATIONS
+from pcsnn.ensembles import stack
 
 HIDDEN = sorted(set(ACTIVATIONS) - {"softmax"})
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -46,3 +49,23 @@ def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     """The largest difference, as a share of the largest magnitude (0 where both are 0)."""
     scale = max(a.abs().max().item(), b.abs().max().item())
     return (a - b).abs().max().item() / scale if scale else 0.0
+
+
+def real(*shape: int, of: int = 0) -> torch.Tensor:
+    """Normal numbers in float64, by a seed."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(of))
+
+
+def one_is_many(rule, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Three networks as one learn what each learns alone, with a step size of its own if given."""
+    n_in, n_out = x.shape[1], y.shape[1]
+    networks = [
+        pcsnn.mlp([n_in, 5, 6, n_out], "tanh", seed=k, dtype=torch.float64) for k in range(3)
+    ]
+    together = stack(networks)
+    rule(together, x, y)
+    for k, network in enumerate(networks):
+        own = rule.step_size[k] if torch.is_tensor(rule.step_size) else rule.step_size
+        replace(rule, step_size=float(own))(network, x, y)
+        for many, one in zip(together.parameters(), network.parameters(), strict=True):
+            assert relative_error(many.grad[k], one.grad) <= 1e-12

@@ -10,16 +10,11 @@ import torch
 
 import pcsnn
 from pcsnn.energies import DiagonalGaussian, Gaussian
-from pcsnn.ensembles import stack
 from tests import plain
-from tests.strategies import relative_error
+from tests.strategies import one_is_many, real, relative_error
 from tests.test_looks import cut_too, gradients, made
 
 DOUBLE = torch.float64
-
-
-def real(*shape, of=0):
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(of))
 
 
 def linear(scale=0.6):
@@ -112,13 +107,7 @@ def test_on_a_graph_with_two_readers_it_nears_the_gradient():
 
 
 def test_networks_as_one_do_what_each_does_alone():
-    networks = [pcsnn.mlp([6, 5, 3], "tanh", seed=k, dtype=DOUBLE) for k in range(3)]
-    together = stack(networks)
-    rule(steps=8)(together, X, Y)
-    for k, network in enumerate(networks):
-        rule(steps=8)(network, X, Y)
-        for many, one in zip(together.parameters(), network.parameters(), strict=True):
-            assert relative_error(many.grad[k], one.grad) <= 1e-12
+    one_is_many(rule(steps=8), X, Y)
 
 
 def test_a_step_of_the_rule_is_sgds():

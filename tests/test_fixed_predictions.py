@@ -13,14 +13,10 @@ import pcsnn
 from pcsnn.data import Dataset
 from pcsnn.ensembles import stack
 from pcsnn.training.many import train_many
-from tests.strategies import relative_error
+from tests.strategies import one_is_many, real, relative_error
 from tests.test_looks import cut_too, gradients, made
 
 DOUBLE = torch.float64
-
-
-def real(*shape, of=0):
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(of))
 
 
 def deep(hidden=4, **options):
@@ -126,14 +122,7 @@ def test_both_looks_agree(monkeypatch):
 
 
 def test_networks_as_one_do_what_each_does_alone():
-    networks = [pcsnn.mlp([4, 5, 6, 3], "tanh", seed=k, dtype=DOUBLE) for k in range(3)]
-    x, y = real(7, 4, of=1), real(7, 3, of=2)
-    together = stack(networks)
-    fixed(steps=5)(together, x, y)
-    for k, network in enumerate(networks):
-        fixed(steps=5)(network, x, y)
-        for many, one in zip(together.parameters(), network.parameters(), strict=True):
-            assert relative_error(many.grad[k], one.grad) <= 1e-12
+    one_is_many(fixed(steps=5), real(7, 4, of=1), real(7, 3, of=2))
 
 
 def test_it_comes_to_rest_at_a_tolerance():
@@ -148,10 +137,11 @@ def test_what_it_cannot_do_is_refused_by_name():
         pcsnn.InferenceLearning(fixed_predictions=1)
     with pytest.raises(ValueError, match="fixed_predictions is for values that move"):
         fixed(variables="errors")
-    with pytest.raises(ValueError, match="step_size must be below 2 with fixed_predictions"):
-        fixed(step_size=2.0)
-    with pytest.raises(ValueError, match="step_size must be below 2 with fixed_predictions"):
-        fixed(step_size=torch.tensor([0.1, 2.5]))
+    with pytest.raises(ValueError, match="layer 2 has the variance 1, the step is 2"):
+        fixed(step_size=2.0)(deep(), real(7, 5), real(7, 3))
+    many = stack([deep(), deep()])
+    with pytest.raises(ValueError, match=r"layer 2 has the variance 1, the step is 2\.5"):
+        fixed(step_size=torch.tensor([0.1, 2.5]))(many, real(7, 5), real(7, 3))
 
 
 def test_only_gaussian_nodes_relax_to_it():

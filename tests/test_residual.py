@@ -10,14 +10,10 @@ import torch
 
 import pcsnn
 from pcsnn.models.residual import residual
-from tests.strategies import relative_error
+from tests.strategies import real, relative_error
 
 DOUBLE = torch.float64
 SIZES = [(64, 8), (256, 8), (64, 64), (256, 64)]
-
-
-def real(*shape, of=0):
-    return torch.randn(*shape, dtype=DOUBLE, generator=torch.Generator().manual_seed(of))
 
 
 X, Y = real(16, 10, of=1), real(16, 3, of=2)

@@ -56,7 +56,7 @@ class LadderConfiguration(Recipe):
             "event-z-il-learned": 0.03,
         }
     )
-    # Run with the first seed alone: they take as long as ten others.
+    # Run with the first seed alone: they take longest.
     once: tuple[str, ...] = ("two-layers", "online")
     # Or so many samples, and epochs then.
     fewer: tuple[tuple[PositiveInt, PositiveInt], ...] = ((10_000, 20), (1_000, 60))

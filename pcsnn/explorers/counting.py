@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
@@ -47,19 +47,8 @@ def counting(image: Tensor, columns: int) -> Explorer:
         raise ValueError(f"image must be one, (1, n), not {tuple(image.shape)}")
     if image.shape[1] % columns:
         raise ValueError(f"columns must divide {image.shape[1]} pixels, not {columns}")
-    settings, frames = list(product(CODINGS, WAITS, range(DRAWS))), []
-    trains = {
-        (name, draw): code(image, WAITS[-1], DT, t_ref=T_REF, seed=draw)
-        .dense(dtype=torch.float64)
-        .cumsum(0)
-        for (name, code), draw in product(CODINGS.items(), range(DRAWS))
-    }
-    for name, wait, draw in settings:
-        count = trains[name, draw][wait - 1, 0]
-        read = count * (T_REF / (wait * DT))
-        off = read - image[0].double()
-        frames.append((_told(name, wait, count, off, image), *map(levels, (read, off, -off))))
-    start = settings.index(START)
+    settings = list(product(CODINGS, WAITS, range(DRAWS)))
+    frames, start = _frames(image, settings), settings.index(START)
     layers = (
         Layer("read", 0, columns),
         Layer("over", 1, columns, plotting.BLUE),
@@ -89,6 +78,23 @@ def counting(image: Tensor, columns: int) -> Explorer:
     ]
     script = script_data(sliders, layers, frames, names=names)
     return Explorer("cells", sliders, panels, frames[start][0], shown, data=script)
+
+
+def _frames(image: Tensor, settings: Sequence[tuple[str, int, int]]) -> list[tuple[str, ...]]:
+    """A sentence, what is read, and by how much it is over and under, for each setting."""
+    counts = {
+        (name, draw): code(image, WAITS[-1], DT, t_ref=T_REF, seed=draw)
+        .dense(dtype=torch.float64)
+        .cumsum(0)
+        for (name, code), draw in product(CODINGS.items(), range(DRAWS))
+    }
+    found = []
+    for name, wait, draw in settings:
+        count = counts[name, draw][wait - 1, 0]
+        read = count * (T_REF / (wait * DT))
+        off = read - image[0].double()
+        found.append((_told(name, wait, count, off, image), *map(levels, (read, off, -off))))
+    return found
 
 
 def _told(name: str, wait: int, count: Tensor, off: Tensor, image: Tensor) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pcsnn.activations import Activation, activation
 from pcsnn.energies import Energy
 from pcsnn.networks import Network, Parts
-from pcsnn.predictive.looks import Error
+from pcsnn.predictive.looks import Error, plus
 
 
 class Dense:
@@ -196,8 +196,7 @@ class DenseLook:
         """One point after the other, each from the one below."""
         look = DenseLook(self.points[:1], self.energies)
         for k, delta in enumerate(deltas):
-            point, by = self.points[k + 1], look.change(k, self)
-            d = delta if by is None else by if delta is None else by + delta
+            point, d = self.points[k + 1], plus(look.change(k, self), delta)
             look.points.append(point if d is None else point.stage.at(point.x + d))
         return look
 

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
-from pcsnn.energies import Energy, Gaussian, OutputEnergy
+from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network, hooked
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
-from pcsnn.predictive.looks import Error, Look
+from pcsnn.predictive.looks import Error, Look, minus, plus
 from pcsnn.rules import Inputs
 
 
@@ -264,39 +264,8 @@ class Episode:
     def _shaken(self, at: Sequence[Error], scale: float, generator: torch.Generator) -> list[Error]:
         return [plus(scale * normal(self._at_rest(k), generator), d) for k, d in enumerate(at)]
 
-    def admit_gaussian(self, what: str) -> None:
-        """Refuse nodes whose energy is not Gaussian, with plain steps.
-
-        Args:
-            what: needs them, for the sentence.
-        """
-        for k, energy in enumerate(self.origin.energies):
-            if not isinstance(energy, Gaussian):
-                raise ValueError(
-                    f"{what} needs Gaussian nodes: {self.describe(k)} has the energy "
-                    f"{energy.name!r}"
-                )
-        self.admit_plain(what)
-
-    def admit_plain(self, what: str) -> None:
-        """Refuse nodes whose steps are not plain, or which rest elsewhere than at their prediction.
-
-        Args:
-            what: takes only those, for the sentence.
-        """
-        for k, energy in enumerate(self.origin.energies):
-            step = getattr(energy, "step", "plain")
-            if step != "plain" and not self.unit[k]:
-                raise ValueError(
-                    f"{what} takes plain steps: {self.describe(k)} has the energy "
-                    f"{energy.name!r} with step={step!r}"
-                )
-            own = not hasattr(energy, "step") and type(energy).rest is not Energy.rest
-            if own:
-                raise ValueError(
-                    f"{what} takes nodes that rest at their prediction: {self.describe(k)} has the "
-                    f"energy {energy.name!r} with a rest of its own"
-                )
+    def admit_step(self, step_size: float | Tensor) -> None:
+        """Refuse a step with which values are known to run away; here none is."""
 
     def front(
         self, step_size: float | Tensor, told: Callable[[Error], Error] | None = None
@@ -391,26 +360,6 @@ class Episode:
         return "the output" if k == self.hidden else self.origin.describe(k)
 
 
-class FixedPredictions(Episode):
-    """An episode whose predictions, and their derivatives, stay those of the forward pass.
-
-    The fixed prediction assumption of Millidge et al. (2020): errors of Gaussian nodes relax to
-    those of back-propagation, on any graph, and the weights learn at the activities of the forward
-    pass. A unit Gaussian node is a leaky integrator of what comes down, so that in a chain, after
-    ``T`` steps of ``γ``, the share of its error that is there ``k`` stages below the output is
-    ``P(Bin(T, γ) ≥ k)``; where several ways lead down, each brings its own share.
-    """
-
-    def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
-        super()._begin(network, x, y)
-        self.admit_gaussian("fixed_predictions=True")
-
-    def errors(self) -> list[Error]:
-        """All errors as they are now: of the values as they are, the predictions as they were."""
-        self.deltas = list(self.deviations)
-        return self._read()
-
-
 def look_at(network: nn.Module, x: Inputs) -> Look:
     """The forward pass of a network: written out where its stages are, cut where they are not."""
     if isinstance(network, Network | Chain) and network.depth < 2:
@@ -468,15 +417,3 @@ def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Buffers as they were kept."""
     for buffer, kept in buffers:
         buffer.data.copy_(kept)  # past autograd, which would take it for a change it must refuse
-
-
-def plus(a: Tensor, b: Error) -> Tensor:
-    """``a + b``."""
-    return a if b is None else a + b
-
-
-def minus(a: Error, b: Error) -> Error:
-    """``a − b``."""
-    if b is None:
-        return a
-    return -b if a is None else a - b

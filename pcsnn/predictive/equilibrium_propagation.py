@@ -35,6 +35,10 @@ from pcsnn.rules import DivergenceError, Report
 class EquilibriumPropagation(LocalRule):
     """Inference with the output nudged, towards its target and away from it.
 
+    :meth:`~pcsnn.predictive.local.LocalRule.watch` shows the nudges one after the other: the second
+    begins again at the forward pass, at the ``t`` at which the first has ended. Energies count the
+    loss β times, and −β times.
+
     Args:
         loss: what nudges.
         feedback: matrices in the place of the transposed weights.
@@ -42,9 +46,6 @@ class EquilibriumPropagation(LocalRule):
         centred: nudge twice, by β and by −β, and learn from half of the difference.
         steps: Euler steps of inference for each nudge, which should come to rest in them.
         step_size: γ.
-            ``watch`` shows both nudges, one after the other: the second begins again at the
-            forward pass, at the ``t`` at which the first has ended, and its energies count the loss
-            −β times.
         on_divergence: with ``"raise"`` a nudge towards the target that ends with more energy than
             it began with is stopped as well, and one away from it, for which there may be no
             rest, if values move faster at its end than they once did.
@@ -85,32 +86,36 @@ class EquilibriumPropagation(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end of each nudge, from its errors over the nudge."""
         _admit_rest(episode)
-        energy, taken = episode.energy, 0
-        for beta in self.nudges:
+        energy = episode.energy
+        for n, beta in enumerate(self.nudges):
             episode.energy = energy.times(beta)
             episode.restart()
-            speeds = list[Tensor]()
-            for t in range(self.steps + 1):
-                errors = episode.errors()
-                slopes = episode.slopes(errors)
-                speeds.append(_speed(slopes, episode))
-                if t == 0:
-                    start = episode.energies(errors).sum(dim=-1)
-                end = t == self.steps
-                share = 1 / (beta * len(self.nudges))
+            for moment in self._nudge(episode, beta):
+                over = beta * len(self.nudges)
                 learns: dict[int, Error] = {
-                    k: None if e is None else share * e for k, e in enumerate(errors) if end
+                    k: None if e is None else e / over for k, e in moment.learns.items()
                 }
-                if end and self.on_divergence == "raise" and self.feedback is None:
-                    if beta > 0:
-                        _admit_energy(beta, start, episode.energies(errors).sum(dim=-1))
-                    else:
-                        _admit_speed(beta, torch.stack(speeds))
-                yield Moment.of(taken + t, episode, errors, learns)
-                if not end:
-                    episode.move(slopes, self.step_size)
-            taken += self.steps
+                yield moment._replace(t=n * self.steps + moment.t, learns=learns)
         episode.energy = energy
+
+    def _nudge(self, episode: Episode, beta: float) -> Iterator[Moment]:
+        """Inference under one of them; at its end every stage has its errors."""
+        speeds = list[Tensor]()
+        for t in range(self.steps + 1):
+            errors = episode.errors()
+            slopes = episode.slopes(errors)
+            speeds.append(_speed(slopes, episode))
+            if t == 0:
+                start = episode.energies(errors).sum(dim=-1)
+            if t < self.steps:
+                yield Moment.of(t, episode, errors, {})
+                episode.move(slopes, self.step_size)
+        if self.on_divergence == "raise" and self.feedback is None:
+            if beta > 0:
+                _admit_energy(beta, start, episode.energies(errors).sum(dim=-1))
+            else:
+                _admit_speed(beta, torch.stack(speeds))
+        yield Moment.of(self.steps, episode, errors, dict(enumerate(errors)))
 
 
 def _speed(slopes: Sequence[Error], episode: Episode) -> Tensor:
@@ -144,7 +149,7 @@ def _admit_speed(beta: float, speeds: Tensor) -> None:
 def _admit_rest(episode: Episode) -> None:
     """Refuse nodes that are not at rest, with nothing to learn, where nothing nudges."""
     for k, energy in enumerate(episode.origin.energies):
-        own = isinstance(energy, nn.Module) and any(True for _ in energy.parameters())
+        own = isinstance(energy, nn.Module) and any(p.requires_grad for p in energy.parameters())
         if own or not energy.rests:
             raise ValueError(
                 f"{episode.describe(k)} has the energy {energy.name!r}, "

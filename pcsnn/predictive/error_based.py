@@ -25,8 +25,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from pcsnn.predictive.episode import Episode, plus, stepped
-from pcsnn.predictive.looks import Error
+from pcsnn.predictive.episode import Episode, stepped
+from pcsnn.predictive.looks import Error, plus
+from pcsnn.predictive.plain_nodes import admit_plain
 from pcsnn.rules import Inputs
 
 
@@ -35,7 +36,7 @@ class ErrorBased(Episode):
 
     def _begin(self, network: nn.Module, x: Inputs, y: Tensor | None) -> None:
         super()._begin(network, x, y)
-        self.admit_plain("variables='errors'")
+        admit_plain(self, "variables='errors'")
 
     def restart(self) -> None:
         """Back to the forward pass, where there are none."""
@@ -51,11 +52,7 @@ class ErrorBased(Episode):
         """All errors as they are now, the values brought up behind them."""
         self.look = self.origin
         self.look = self.origin.shifted(self.deltas[: self.hidden])
-        changes = [self.look.change(k, self.origin) for k in range(len(self.deltas))]
-        self.deviations = [
-            by if delta is None else plus(delta, by)
-            for by, delta in zip(changes, self.deltas, strict=True)
-        ]
+        self.deviations = [plus(self.change(k), delta) for k, delta in enumerate(self.deltas)]
         return self._read()
 
     def slopes(

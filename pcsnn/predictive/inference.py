@@ -14,6 +14,7 @@ from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
 from pcsnn.predictive.episode import Episode, State, look_at, normal, put_back
 from pcsnn.predictive.error_based import VARIABLES
+from pcsnn.predictive.plain_nodes import admit_gaussian
 from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
 
@@ -80,7 +81,7 @@ def infer(
     if values is not None:
         episode.start_from(values)
     if noise is not None:
-        episode.admit_gaussian("a temperature")
+        admit_gaussian(episode, "a temperature")
     for t in range(steps + 1):
         errors = episode.errors()
         state = episode.state(t, errors)

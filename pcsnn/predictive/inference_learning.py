@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
-from pcsnn.predictive.episode import Episode, FixedPredictions, State
+from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.error_based import VARIABLES
+from pcsnn.predictive.fixed_predictions import FixedPredictions
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.relay import Relay, shortest
@@ -68,8 +69,9 @@ class InferenceLearning(LocalRule):
             validate.positive("tolerance", self.tolerance)
         validate.one_of("variables", self.variables, VARIABLES)
         validate.flag("prior_waits", self.prior_waits)
-        if validate.flag("fixed_predictions", self.fixed_predictions):
-            _admit_fixed(self.variables, self.step_size)
+        validate.flag("fixed_predictions", self.fixed_predictions)
+        if self.fixed_predictions and self.variables != "values":
+            raise ValueError("fixed_predictions is for values that move: leave out variables")
         if self.prior_waits and self.variables != "values":
             raise ValueError(
                 "prior_waits holds a prior back until an error has come down the stages; by "
@@ -97,8 +99,7 @@ class InferenceLearning(LocalRule):
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """Every stage learns at the end."""
         last = int(self.steps.max()) if torch.is_tensor(self.steps) else self.steps
-        if self.fixed_predictions:
-            _admit_relaxing(episode, self.step_size)
+        episode.admit_step(self.step_size)
         relay = Relay(episode.origin, episode.hidden) if self.prior_waits else None
         for t in range(last + 1):
             errors = episode.errors()
@@ -178,29 +179,6 @@ def _admit_steps(steps: int | Tensor) -> None:
         validate.positive_int("steps", steps)
     elif steps.dim() != 1 or steps.is_floating_point() or not bool((steps >= 1).all()):
         raise ValueError("steps must hold a whole number, 1 or more, for each network")
-
-
-def _admit_fixed(variables: str, step_size: float | Tensor) -> None:
-    """Refuse what cannot be with predictions that stay."""
-    if variables != "values":
-        raise ValueError("fixed_predictions is for values that move: leave out variables")
-    if not bool(torch.as_tensor(step_size < 2).all()):
-        raise ValueError(
-            "step_size must be below 2 with fixed_predictions: a node that nothing else reaches "
-            f"multiplies its error by 1 - step_size at each step, not {step_size}"
-        )
-
-
-def _admit_relaxing(episode: Episode, step_size: float | Tensor) -> None:
-    """Refuse steps with which an error would grow that nothing feeds, by ``1 − γ/σ²`` a step."""
-    longest = float(torch.as_tensor(step_size).max())
-    for k, energy in enumerate(episode.origin.energies):
-        least = float(torch.as_tensor(energy.variance).min())  # type: ignore[attr-defined]
-        if longest >= 2 * least:
-            raise ValueError(
-                f"step_size must be below twice the variance with fixed_predictions, or errors "
-                f"grow: {episode.describe(k)} has the variance {least:.3g}, the step is {longest:g}"
-            )
 
 
 def risen(energy: Tensor, start: Tensor) -> Tensor:

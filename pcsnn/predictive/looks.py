@@ -88,6 +88,20 @@ class Look(Protocol):
         ...
 
 
+def plus(a: Error, b: Error) -> Error:
+    """``a + b``."""
+    if b is None:
+        return a
+    return b if a is None else a + b
+
+
+def minus(a: Error, b: Error) -> Error:
+    """``a − b``."""
+    if b is None:
+        return a
+    return -b if a is None else a - b
+
+
 def per_copy(value: float | Tensor) -> float | Tensor:
     """A number, or a number for each of K networks shaped to multiply ``(K, B, n)``."""
     return value.view(-1, 1, 1) if torch.is_tensor(value) else value
