@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 
 import pytest
 import torch
 
 import pcsnn
 from pcsnn.energies import DiagonalGaussian, Gaussian
+from pcsnn.ensembles import stack
 from tests import plain
 from tests.strategies import one_is_many, real, relative_error
 from tests.test_looks import cut_too, gradients, made
@@ -107,7 +109,7 @@ def test_on_a_graph_with_two_readers_it_nears_the_gradient():
 
 
 def test_networks_as_one_do_what_each_does_alone():
-    one_is_many(rule(steps=8), X, Y)
+    one_is_many(rule(steps=8, step_size=0.1), X, Y)
 
 
 def test_a_step_of_the_rule_is_sgds():
@@ -204,6 +206,24 @@ def test_what_is_not_finite_is_named():
         network.layers[1].linear.weight[0, 0] = torch.nan
     with pytest.raises(pcsnn.DivergenceError, match=r"layers.1.linear.weight holds NaN"):
         rule()(network, X, Y)
+
+
+def test_of_many_networks_the_one_that_diverges_is_told():
+    sound, unsound = curved(), curved()
+    with torch.no_grad():
+        sound.layers[-1].linear.weight.mul_(1.5)  # more to lose, and nothing lost
+        unsound.layers[-1].linear.weight.mul_(0.01)
+        unsound.layers[1].linear.weight.mul_(40)
+    with pytest.raises(pcsnn.DivergenceError, match="a nudge of 0.1 diverged") as told:
+        rule(steps=20)(stack([sound, unsound]), X, Y)
+    now, before = map(float, re.findall(r"(?:is|from) ([\d.e+]+\d)", str(told.value)))
+    assert now > before
+
+
+def test_a_variance_that_is_frozen_learns_nothing_and_rests():
+    network = pcsnn.mlp([6, 7, 3], "tanh", energies=[Gaussian("learned", units=7)], dtype=DOUBLE)
+    network.double().nodes[0].energy.log_variance.requires_grad_(False)
+    rule(0.01)(network, X, Y)
 
 
 def test_too_few_steps_are_told():

@@ -414,6 +414,11 @@ class Sum(Energy):
         (Gaussian("learned", units=4), torch.zeros(2, 3), "has 3 units"),
         (Gaussian(torch.ones(4)), torch.zeros(2, 3), "cannot price"),
         (Gaussian(torch.ones(3, dtype=DOUBLE)), torch.zeros(2, 3), "is in torch.float64"),
+        (
+            Gaussian("learned", units=3),
+            torch.zeros(2, 3, dtype=DOUBLE),
+            r"is in torch.float32: move the energy with .to\(torch.float64\)",
+        ),
         (Categorical(), torch.zeros(2, 1), "needs at least 2"),
         (Categorical(), torch.full((2, 3), -float("inf")), "whole row is masked"),
         # By itself PyTorch no longer looks, once torch.compile has been used in the process.

@@ -515,6 +515,8 @@ def test_values_to_start_from_are_held_against_the_network():
         start([hidden[0], hidden[0]])
     with pytest.raises(TypeError, match=r"values\[0\] is torch.float64 but the forward pass"):
         start([hidden[0].double(), hidden[1]])
+    with pytest.raises(ValueError, match=r"values\[1\] holds NaN"):
+        start([hidden[0], hidden[1] * torch.nan])
 
 
 def test_feedback_matrices_are_held_against_the_network():

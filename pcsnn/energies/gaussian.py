@@ -82,6 +82,11 @@ class Gaussian(nn.Module, Energy):
                 f"{name} has {u.shape[-1]} units, but the learned variance of its energy "
                 f"{len(self.log_variance)}"
             )
+        if torch.is_tensor(self.variance) and self.variance.dtype != u.dtype:
+            raise TypeError(
+                f"{name} is predicted in {u.dtype}, but the variance of its energy is in "
+                f"{self.variance.dtype}: move the energy with .to({u.dtype})"
+            )
         super().admit(name, u, samples)
 
     def value(self, u: Tensor, x: Tensor) -> Tensor:

@@ -185,6 +185,8 @@ class Episode:
             validate.tensor(f"values[{k}]", value)
             validate.same_shape(f"values[{k}]", value, "the forward pass", x)
             validate.same_kind(f"values[{k}]", value, "the forward pass", x)
+            if bool(torch.isnan(value).any()):
+                raise ValueError(f"values[{k}] holds NaN")
         at_rest = [self._at_rest(k) for k in range(len(values))]
         # Where both are the −∞ that masks logits nothing has moved.
         self.deviations = [

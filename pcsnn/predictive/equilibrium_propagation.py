@@ -129,9 +129,11 @@ def _speed(slopes: Sequence[Error], episode: Episode) -> Tensor:
 def _admit_energy(beta: float, start: Tensor, end: Tensor) -> None:
     """Refuse a nudge towards the target in which the energy has risen."""
     if has_risen(end, start):
+        worst = int((end - start).nan_to_num(torch.inf).argmax())  # of K networks
+        now, before = (float(total.reshape(-1)[worst]) for total in (end, start))
         raise DivergenceError(
-            f"a nudge of {beta:g} diverged: the energy is {float(end.max()):.3g}, up from "
-            f"{float(start.max()):.3g}; take a smaller step_size"
+            f"a nudge of {beta:g} diverged: the energy is {now:.3g}, up from {before:.3g}; take a "
+            "smaller step_size"
         )
 
 
