@@ -30,6 +30,7 @@ from pcsnn.spiking.errors import Graded, Messages, Pairs, SigmaDelta, Told
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.learning import SpikingPredictiveCoding
 from pcsnn.spiking.lif import LIF, State, integrate, spike_times, step
+from pcsnn.spiking.locality import check_locality
 from pcsnn.spiking.rasters import raster
 from pcsnn.spiking.rates import LIFRate, NoisyLIFRate, rate, smoothed_rate
 from pcsnn.spiking.readout import decision_time, filtered_rate, first_spike, most_spikes
@@ -60,6 +61,7 @@ __all__ = [
     "Told",
     "Wiring",
     "bernoulli",
+    "check_locality",
     "convert",
     "decision_time",
     "estimate_rate",

@@ -59,6 +59,7 @@ class Instant:
 
     Attributes:
         t: seconds since the start.
+        arriving: the input's activity, ``(B, n_in)``.
         spikes: of each hidden layer, counts in this step ``(B, n)``; zero where values are graded.
         voltages: of each hidden layer, ``(B, n)``; empty where values are graded.
         traces: ``ā``, the filtered activity that each stage reads, the input's first.
@@ -70,6 +71,7 @@ class Instant:
     """
 
     t: float
+    arriving: Tensor
     spikes: list[Tensor]
     voltages: list[Tensor]
     traces: list[Tensor]
@@ -201,6 +203,7 @@ class Circuit:
         hidden = self.populations[:-1]
         return Instant(
             self.steps * self.wiring.dt,
+            arriving,
             spikes,
             [p.neurons.voltage for p in hidden if p.neurons is not None],
             traces,

@@ -188,9 +188,29 @@ class SpikingPredictiveCoding(Rule):
         energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
         circuit = self._circuit(network, x, energy, self.memory.remains)
-        times, filtered = self._times(), CODINGS[self.input].spikes
+        times, filtered = self.times, CODINGS[self.input].spikes
         arriving = self._arriving(network, x, times, self._copy())
         yield from instants(circuit, arriving, y, times, filtered=filtered)
+
+    @property
+    def wiring(self) -> Wiring:
+        """What its circuit is made with."""
+        derivative = self.derivative
+        return Wiring(
+            self.synapse,
+            self.output_synapse,
+            as_messages(self.messages),
+            self.coupling,
+            derivative if isinstance(derivative, Boxcar) else DERIVATIVES[derivative],
+            self.values == "spikes",
+            self.dt,
+        )
+
+    @property
+    def times(self) -> Times:
+        """The steps of a presentation."""
+        free, steps = self._steps("free"), self._steps("free") + self._steps("taught")
+        return Times(steps, free, steps - self._steps("window"))
 
     def state_dict(self) -> dict[str, Any]:
         """The generator of the input's spikes, what is left, and the feedback, which may learn."""
@@ -206,24 +226,12 @@ class SpikingPredictiveCoding(Rule):
 
     # -- one presentation ------------------------------------------------------------------
 
-    def _wiring(self) -> Wiring:
-        derivative = self.derivative
-        return Wiring(
-            self.synapse,
-            self.output_synapse,
-            as_messages(self.messages),
-            self.coupling,
-            derivative if isinstance(derivative, Boxcar) else DERIVATIVES[derivative],
-            self.values == "spikes",
-            self.dt,
-        )
-
     def _circuit(
         self, network: Network, x: Tensor, energy: OutputEnergy, left: list[Remains]
     ) -> Circuit:
         """At rest, or with what the last call left, if that fits."""
         feedback = None if self.feedback is None else self.feedback.matrices(network)
-        circuit = Circuit(network, x, energy, self._wiring(), feedback)
+        circuit = Circuit(network, x, energy, self.wiring, feedback)
         if circuit.fits(left):
             circuit.resume(left)
         return circuit
@@ -232,7 +240,7 @@ class SpikingPredictiveCoding(Rule):
         self, network: Network, x: Tensor, times: Times, draws: torch.Generator
     ) -> Iterator[Tensor]:
         """What the input does at every step; the first steps are the same however many follow."""
-        steps = self._times().steps
+        steps = self.times.steps
         activity = CODINGS[self.input].activity(x, steps, self.dt, self._t_ref(network), draws)
         return itertools.islice(activity, times.steps)
 
@@ -245,10 +253,6 @@ class SpikingPredictiveCoding(Rule):
     def _t_ref(self, network: Network) -> float:
         return doors.neurons_of(network)[0].t_ref or 0.004
 
-    def _times(self) -> Times:
-        free, steps = self._steps("free"), self._steps("free") + self._steps("taught")
-        return Times(steps, free, steps - self._steps("window"))
-
     def _steps(self, name: str) -> int:
         return whole_steps(name, getattr(self, name), self.dt)
 
@@ -258,7 +262,7 @@ class SpikingPredictiveCoding(Rule):
         """Each parameter with its gradient, and what the free phase said."""
         energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
-        times, taught = self._times(), self._steps("taught")
+        times, taught = self.times, self._steps("taught")
         shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
         plastic = min(self._steps("window"), taught)  # the steps of it in which there are errors
         found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
@@ -283,7 +287,7 @@ class SpikingPredictiveCoding(Rule):
         left: list[Remains],
     ) -> tuple[Presented, str]:
         """By the kernel, or by PyTorch, and then why."""
-        wiring, coding = self._wiring(), CODINGS[self.input]
+        wiring, coding = self.wiring, CODINGS[self.input]
         why = "engine='torch' was asked for"
         if self.engine != "torch":
             why = compiled_circuit.why_not_compiled(network, x, energy, wiring) or ""
@@ -294,7 +298,7 @@ class SpikingPredictiveCoding(Rule):
             arriving = self._arriving(network, x, times, draws)
             return show(circuit, arriving, y, times, filtered=coding.spikes), why
         t_ref = self._t_ref(network)
-        encoded = coding.encode(x, self._times().steps, self.dt, t_ref, draws)
+        encoded = coding.encode(x, self.times.steps, self.dt, t_ref, draws)
         events = encoded if isinstance(encoded, Events) else None
         given = compiled_circuit.Given(x, events, coding.gain(t_ref), y)
         left = left if circuit.fits(left) else []
