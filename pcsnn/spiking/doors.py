@@ -14,7 +14,7 @@ from pcsnn.admission import admit, admit_loss, read_out_of
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
 from pcsnn.rules import Inputs
-from pcsnn.spiking.errors import Pairs, as_messages
+from pcsnn.spiking.errors import Messages, Pairs, as_messages
 from pcsnn.spiking.lif import LIF, admit_step
 from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.simulation import whole_steps
@@ -139,6 +139,17 @@ def tell_rates(network: Network, spikes: Sequence[Tensor], time: float) -> None:
             _warn(
                 f"layers[{k}] is saturated: most of its neurons fire at more than "
                 f"{SATURATED:.0%} of 1/t_ref = {neuron.max_rate:g} Hz; scale its weights down"
+            )
+
+
+def tell_errors(messages: Messages, error: Tensor) -> None:
+    """Warn where most errors of the output, ``(B, n)``, are more than pairs can say."""
+    if isinstance(messages, Pairs):
+        most = SATURATED * messages.saturation
+        if float((error.abs() > most).to(error).mean()) > 0.5:
+            _warn(
+                f"most errors of the output exceed {most:g}, and pairs with gain={messages.gain:g} "
+                "say little more of them: give the pairs a smaller gain, or scale targets down"
             )
 
 

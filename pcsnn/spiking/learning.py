@@ -141,7 +141,8 @@ class SpikingPredictiveCoding(Rule):
             DivergenceError: where currents are not finite; nothing is filled.
 
         Warns:
-            UserWarning: where a layer is silent, or most of its neurons are saturated.
+            UserWarning: where a layer is silent, or most of its neurons are saturated; where most
+                errors of the output are more than pairs can say.
         """
         found, report = self._learn(network, x, y)
         for parameter, gradient in found:
@@ -272,6 +273,7 @@ class SpikingPredictiveCoding(Rule):
             self.memory.remains = shown.remains
         if self.values == "spikes":
             doors.tell_rates(network, shown.spikes, self.free + self.taught)
+        doors.tell_errors(self.wiring.messages, energy.error(shown.currents[-1], y))
         prediction = energy.read_out.function(shown.said)
         loss = energy.mean(shown.said, y)
         return found, Report(loss, prediction, steps=times.steps, engine=shown.engine, why=why)
