@@ -147,3 +147,10 @@ def test_the_book_s_own_chapters_are_read_to_the_end():
     sizes = [len(package.closure(code_cells(t.read_text()))[0]) for t in execute.chapters()]
     assert min(sizes) >= 1
     assert max(sizes) < len([*(execute.ROOT / "pcsnn").rglob("*.py")])  # none takes all
+
+
+def test_a_new_address_makes_every_chapter_stale(book, monkeypatch):
+    text = chapter(book, "import numpy")
+    before = execute.inputs_hash(text)
+    monkeypatch.setattr(execute.opening, "configured", lambda: "import fetched")
+    assert execute.inputs_hash(text) != before

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
 
+import nbformat
 import pytest
 import yaml
 
-from tools import release
+from tools import opening, release
 
 from .conftest import CHAPTERS, ROOT, missing
 
@@ -86,6 +88,50 @@ def test_the_sdist_has_the_package_and_its_licence(built):
     with tarfile.open(sdist) as packed:
         names = {name.split("/", 1)[1] for name in packed.getnames() if "/" in name}
     assert {"LICENSE", "pyproject.toml", "pcsnn/__init__.py", "pcsnn/py.typed"} <= names
+
+
+def test_without_an_address_no_notebook_fetches_anything():
+    assert opening.source({"url": "", "branch": "main"}) == opening.source({}) == ""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    opening.begin(notebook, "")
+    assert len(notebook.cells) == 1
+
+
+def test_a_notebook_away_from_the_book_fetches_it_and_finds_its_records(tmp_path):
+    """On a machine with all that the package needs but the package, and a repository on disk."""
+    book = tmp_path / "repository"
+    (book / "chapters" / "results").mkdir(parents=True)
+    record = "mnist-facts-laptop.json"
+    shutil.copy(CHAPTERS / "results" / record, book / "chapters" / "results")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, book)
+    shutil.copytree(ROOT / "pcsnn", book / "pcsnn", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q", "-b", "trunk"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], check=True, cwd=book)
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import pcsnn")])
+    address = {"url": book.as_uri(), "branch": "trunk", "path_to_book": "chapters"}
+    opening.begin(notebook, opening.source(address))
+    assert notebook.cells[0].metadata.tags == ["remove-cell"]
+    code = "\n".join(cell.source for cell in notebook.cells) + (
+        "\nfrom pcsnn.experiments import load_record\n"
+        "print(pcsnn.__file__); print(os.getcwd()); load_record('mnist-facts')"
+    )
+    target, away = tmp_path / "target", tmp_path / "away"
+    away.mkdir()
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, cwd=away,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(target), *libraries]),
+             "PIP_TARGET": str(target), "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0",
+             "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [
+        str(target / "pcsnn" / "__init__.py"), str(away / "book" / "chapters"),
+    ]  # fmt: skip
 
 
 @pytest.mark.browser

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tools import opening  # noqa: E402
 from tools.closure import Package, code_cells  # noqa: E402
 
 CHAPTERS = ROOT / "chapters"
@@ -70,7 +71,7 @@ def inputs_hash(text: Path, package: Package | None = None) -> str:
     code = text.read_text(encoding="utf-8")
     sources, handed_on = (package or Package(ROOT / "pcsnn")).closure(code_cells(code))
     named = [path for path in sorted((CHAPTERS / "results").glob("*.json")) if _names(code, path)]
-    total = hashlib.sha256("\n".join(handed_on).encode())
+    total = hashlib.sha256("\n".join(handed_on).encode() + opening.configured().encode())
     for path in [*sources, *named]:
         total.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:16]
@@ -132,6 +133,7 @@ def _execute(text: Path) -> Any:
         client.execute(stderr=subprocess.DEVNULL)  # the kernel's own remarks, not the cells'
     except CellExecutionError as error:
         raise ChapterError(COLOURS.sub("", str(error)).strip()) from None
+    opening.begin(notebook, opening.configured())
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell["metadata"].pop("execution", None)
