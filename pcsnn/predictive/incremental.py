@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +39,15 @@ class IncrementalInferenceLearning(LocalRule):
         steps: Euler steps, each with a change of the weights.
         step_size: γ, of the values; a tensor ``(K,)`` gives each of K networks as one its own.
         learning_rate: α, of the weights at each change.
+        optimiser: what changes the weights in the place of plain gradient descent; it holds every
+            parameter of the network that learns, and of a feedback that does. It steps within
+            a call, and so beside it ``torch.optim.SGD`` with this ``learning_rate`` takes what the
+            call leaves in ``.grad``. Its state goes along with the rule's.
         every: weights change after so many steps: 1, at each; ``steps``, once at the end; between
             them several times an episode (Pinchetti et al. 2022, section 4.3).
         on_divergence: with ``"raise"`` an episode that ends with more energy than it began
-            with is stopped as well, and the weights put back.
+            with is stopped as well, and the weights put back; with an optimiser, whose memory
+            may well raise it, one that ends in numbers that are not finite.
     """
 
     _plastic: ClassVar[bool] = True
@@ -49,6 +56,7 @@ class IncrementalInferenceLearning(LocalRule):
     step_size: float | Tensor = 0.1
     learning_rate: float = 0.01
     every: int = 1
+    optimiser: torch.optim.Optimizer | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,13 +67,17 @@ class IncrementalInferenceLearning(LocalRule):
             raise ValueError(
                 f"every must be at most steps={self.steps}, or no weight changes, not {self.every}"
             )
+        if not isinstance(self.optimiser, torch.optim.Optimizer | None):
+            kind = type(self.optimiser).__name__
+            raise TypeError(f"optimiser must be a torch.optim.Optimizer, not {kind}")
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with the way of each weight over the learning rate, reversed."""
         parameters = self._learning(network)
         before = [p.clone() for p in parameters]
-        found = self.step(network, x, y, self.learning_rate)
+        rate = self.learning_rate if self.optimiser is None else None
+        found = self.step(network, x, y, rate)
         for parameter, start in zip(parameters, before, strict=True):
             accumulate(parameter, (start - parameter) / self.learning_rate)
             parameter.copy_(start)
@@ -73,25 +85,36 @@ class IncrementalInferenceLearning(LocalRule):
 
     @torch.no_grad()
     def step(
-        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor
+        self,
+        network: nn.Module,
+        x: Inputs,
+        y: Tensor,
+        learning_rate: float | Tensor | None = None,
     ) -> Report:
-        """Let values and weights move; on divergence the weights are put back."""
-        learning_rate = admit_rate("learning_rate", learning_rate, network)
+        """Let values and weights move; on divergence the weights are put back.
+
+        Args:
+            network: changed in place.
+            x: inputs.
+            y: labels or targets.
+            learning_rate: α; not where the rule has an optimiser, which has its own.
+        """
+        learning_rate = self._admit_rate(network, learning_rate)
         energy, y = self._admit(network, x, y)
         _, why = self._by_kernel(network, x, y, energy)
         parameters = self._learning(network)
         kept = [p.clone() for p in parameters]
+        memory = self._memory()
         episode = self._present(network, x, y, energy)
         start = episode.start(episode.loss())
         for moment in self.timetable(episode):
-            self._ascend(episode, [moment], learning_rate)
+            self._change(episode, moment, learning_rate)
         end = episode.energies(episode.errors()).sum(dim=-1)
         report = prediction(episode, end, self.steps, why)
         if self.on_divergence == "raise":
-            risen = self.feedback is None and has_risen(end, start)
-            if risen or not all_finite([end, *parameters]):
+            if self._risen(end, start) or not all_finite([end, *parameters]):
                 episode.forget()
-                _restore(parameters, kept)
+                self._restore(parameters, kept, memory)
                 self._explain_rise(network, x, y, learning_rate)
         return report
 
@@ -108,12 +131,13 @@ class IncrementalInferenceLearning(LocalRule):
             episode.move(slopes, per_copy(self.step_size))
 
     def _explain_rise(
-        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor
+        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor | None
     ) -> None:
         """Go the same way again, for the step and the layer at which the energy left its start."""
         energy, y = self._admit(network, x, y)
         parameters = self._learning(network)
         kept = [p.clone() for p in parameters]
+        memory = self._memory()
         episode = self._present(network, x, y, energy)
         episode.forget()
         start = episode.start(episode.loss())
@@ -121,20 +145,93 @@ class IncrementalInferenceLearning(LocalRule):
             explain_non_finite(network, x, y)
         for moment in self.timetable(episode):
             state = episode.state(moment.t, moment.errors)
-            if has_risen(state.energies.sum(dim=-1), start):
+            end = state.energies.sum(dim=-1)
+            if self._risen(end, start) or not all_finite([end]):
                 break
-            self._ascend(episode, [moment], learning_rate)
+            self._change(episode, moment, learning_rate)
         else:
             state = episode.state(self.steps, episode.errors())
-        _restore(parameters, kept)
+        self._restore(parameters, kept, memory)
         raise diverged(state, start, self.steps)
+
+    def _risen(self, energy: Tensor, start: Tensor) -> bool:
+        """Whether it should have fallen: other matrices, or a memory, may well make it rise."""
+        descends = self.feedback is None and self.optimiser is None
+        return descends and has_risen(energy, start)
 
     def _learning(self, network: nn.Module) -> list[nn.Parameter]:
         """All that moves in an episode: weights, and feedback, that learn."""
         own = [] if self.feedback is None else self.feedback.parameters()
         return [p for p in (*network.parameters(), *own) if p.requires_grad]
 
+    # -- an optimiser of the weights ---------------------------------------------------------
 
-def _restore(parameters: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
-    for parameter, start in zip(parameters, kept, strict=True):
-        parameter.copy_(start)
+    def state_dict(self) -> dict[str, Any]:
+        """The feedback's, and of the optimiser what it remembers."""
+        own = {} if self.optimiser is None else {"optimiser": self.optimiser.state_dict()}
+        return {**super().state_dict(), **own}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put both back as they were."""
+        super().load_state_dict({k: v for k, v in state.items() if k != "optimiser"})
+        if self.optimiser is not None:
+            self.optimiser.load_state_dict(state["optimiser"])
+
+    def _admit_rate(
+        self, network: nn.Module, learning_rate: float | Tensor | None
+    ) -> float | Tensor | None:
+        """Refuse two rates, none, and an optimiser that has not got all that learns."""
+        if self.optimiser is None:
+            if learning_rate is None:
+                raise ValueError("learning_rate must be given, for the rule has no optimiser")
+            return admit_rate("learning_rate", learning_rate, network)
+        if learning_rate is not None:
+            raise ValueError("learning_rate must not be given: the rule's optimiser has its own")
+        held = {id(p) for group in self.optimiser.param_groups for p in group["params"]}
+        names = {id(p): name for name, p in network.named_parameters()}
+        for p in self._learning(network):
+            if id(p) not in held:
+                name = names.get(id(p), "a matrix of the feedback")
+                raise ValueError(f"the rule's optimiser does not hold {name}, which learns")
+        return None
+
+    def _change(
+        self, episode: Episode, moment: Moment, learning_rate: float | Tensor | None
+    ) -> None:
+        """Change the weights that learn at this moment, by plain descent or by the optimiser."""
+        if learning_rate is not None:
+            self._ascend(episode, [moment], learning_rate)
+        elif moment.learns and self.optimiser is not None:
+            with _set_aside(self.optimiser):
+                for k in range(episode.hidden + 1):
+                    error = moment.learns.get(k)
+                    self._fill(episode, moment, k, error, -1 / episode.batch)
+                self.optimiser.step()
+
+    def _memory(self) -> dict[str, Any] | None:
+        """What the optimiser remembers, where a divergence may take it back."""
+        if self.optimiser is None or self.on_divergence != "raise":
+            return None
+        return copy.deepcopy(self.optimiser.state_dict())
+
+    def _restore(
+        self, parameters: Sequence[Tensor], kept: Sequence[Tensor], memory: dict[str, Any] | None
+    ) -> None:
+        for parameter, start in zip(parameters, kept, strict=True):
+            parameter.copy_(start)
+        if self.optimiser is not None and memory is not None:
+            self.optimiser.load_state_dict(memory)
+
+
+@contextmanager
+def _set_aside(optimiser: torch.optim.Optimizer) -> Iterator[None]:
+    """Empty ``.grad`` of all that it holds, and give back what was there."""
+    held = [p for group in optimiser.param_groups for p in group["params"]]
+    kept = [p.grad for p in held]
+    try:
+        for p in held:
+            p.grad = None
+        yield
+    finally:
+        for p, grad in zip(held, kept, strict=True):
+            p.grad = grad

@@ -157,6 +157,7 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
         value = value.name if isinstance(value, Loss) else value
         value = repr(value) if dataclasses.is_dataclass(value) else value
         value = value.tolist() if torch.is_tensor(value) else value
+        value = describe_optimiser(value) if isinstance(value, torch.optim.Optimizer) else value
         if isinstance(value, kinds | list):
             found[name] = value
     return found
