@@ -188,6 +188,7 @@ def test_divergence_is_recorded(tmp_path):
     found = record.read_record(path)
     assert [run.status for run in found.runs] == ["diverged", "diverged"]
     assert found.curves("train_loss", init="he").shape == (1, 0)
+    assert np.isnan(found.ends("train_loss", init="he")).all()
     assert "–" in table(found)
 
 
@@ -223,6 +224,11 @@ def test_a_record_read_back_is_the_record(tmp_path):
     path, _ = recorded(tmp_path)
     found = record.read_record(path)
     assert found.curves("loss", factor=2.0).tolist() == [[2, 0], [2, 2], [2, 4]]
+    assert found.ends("loss", factor=2.0).tolist() == [0, 2, 4]
+    lost = [found.runs[0].model_copy(update={"status": "diverged"}), *found.runs[1:]]
+    ends = found.model_copy(update={"runs": lost}).ends("loss", factor=2.0)
+    assert np.isnan(ends[0])
+    assert ends[1:].tolist() == [2, 4]
     assert record.write_record(found, tmp_path / "again.json").read_text() == path.read_text()
     assert "python -m pcsnn.experiments run toy" in found.source()
     with pytest.raises(ExperimentError, match="no run of 'toy' has"):

@@ -29,6 +29,8 @@ from pcsnn.experiments import (
     spiking_mnist,
     spiking_rates,
     tau_s,
+    tuned_choice,
+    tuned_rules,
     weight_transport,
 )
 from pcsnn.experiments.machinery.base import (
@@ -82,6 +84,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         spiking_mnist,
         spiking_rates,
         tau_s,
+        tuned_choice,
+        tuned_rules,
         weight_transport,
     )
 }

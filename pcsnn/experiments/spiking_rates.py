@@ -64,8 +64,7 @@ def chosen(record: Record, rung: str, among: Collection[float] | None = None) ->
 
     def reached(rate: float) -> float:
         """The mean over seeds; nothing, where one diverged."""
-        end = record.curves("validation_accuracy", rung=rung, rate=rate)[:, -1]
-        return float(np.nan_to_num(end.mean()))
+        return float(np.nan_to_num(record.ends("validation_accuracy", rung=rung, rate=rate).mean()))
 
     return max(rates, key=reached)
 

@@ -111,11 +111,11 @@ class IncrementalInferenceLearning(LocalRule):
             self._change(episode, moment, learning_rate)
         end = episode.energies(episode.errors()).sum(dim=-1)
         report = prediction(episode, end, self.steps, why)
-        if self.on_divergence == "raise":
-            if self._risen(end, start) or not all_finite([end, *parameters]):
-                episode.forget()
-                self._restore(parameters, kept, memory)
-                self._explain_rise(network, x, y, learning_rate)
+        guarded = self.on_divergence == "raise"
+        if guarded and (self._risen(end, start) or not all_finite([end, *parameters])):
+            episode.forget()
+            self._restore(parameters, kept, memory)
+            self._explain_rise(network, x, y, learning_rate)
         return report
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:

@@ -116,6 +116,16 @@ class Record(_Strict):
             row[: len(curve)] = curve
         return table
 
+    def ends(self, name: str, **values: str | int | float | bool) -> np.ndarray:
+        """Where a measure ended, (seeds,); NaN for a run that diverged.
+
+        Raises:
+            ExperimentError: as :meth:`curves`.
+        """
+        table, runs = self.curves(name, **values), self.select(**values)
+        ended = [run.status != "diverged" and table.shape[1] > 0 for run in runs]
+        return np.array([row[-1] if end else np.nan for row, end in zip(table, ended, strict=True)])
+
     def source(self) -> str:
         """One sentence for beside a figure: what ran, when, on which machine, by which command."""
         made = self.provenance
