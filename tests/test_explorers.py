@@ -10,11 +10,13 @@ from itertools import product
 import pytest
 import torch
 
-from pcsnn import ZIL, InferenceLearning, data, explorers, mlp
+from pcsnn import ZIL, InferenceLearning, data, explorers, mlp, spiking
 from pcsnn.explorers import Choice, Slider, Steps
 from pcsnn.explorers.cells import levels
 from pcsnn.explorers.conditions import KEPT, STARTS, STEPS, TURNS
 from pcsnn.explorers.counting import CODINGS, DRAWS, WAITS
+from pcsnn.explorers.deciding import START
+from pcsnn.explorers.deciding import WAITS as MOMENTS
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -52,6 +54,7 @@ EXPLORERS = pytest.mark.parametrize(
         lambda: a_settling(),
         lambda: a_presentation(),
         lambda: a_chain()[-1],
+        lambda: a_decision()[-1],
     ],
 )
 
@@ -448,3 +451,104 @@ def test_regular_spikes_are_off_by_less_than_one():
 def test_counting_refuses_what_is_no_image(image, columns, complaint):
     with pytest.raises((TypeError, ValueError), match=complaint):
         explorers.counting(image, columns)
+
+
+# --- the first spike ---------------------------------------------------------------------------
+
+
+def a_decision(shown=(3, 0), columns=16, onset=0.039):
+    """The explorer of the first spike, on a small network that has learnt nothing."""
+    network = mlp((columns, 8, 4), LIFRate(), seed=1, dtype=torch.float64)
+    for layer in network.layers:
+        torch.nn.init.constant_(layer.linear.bias, 1.3)
+    spikes = spiking.convert(network.eval(), output=spiking.LIF())
+    draw = torch.Generator().manual_seed(3)
+    x = torch.rand(6, columns, generator=draw, dtype=torch.float64)
+    test = data.Dataset(x, torch.tensor([0, 1, 2, 3, 0, 1]), tuple("abcd"), "six", "test")
+    ways = {"at once": (spikes, 0.0), "held": (spikes, onset)}
+    return ways, test, explorers.deciding(ways, test, shown)
+
+
+def test_a_decision_is_that_of_a_run_of_its_length():
+    ways, test, made = a_decision()
+    frames = data_of(made.to_html())["frames"]
+    settings = list(product(ways, (3, 0), MOMENTS))
+    assert made.readout == frames[MOMENTS.index(START)][0]
+    said = set()
+    for (name, place, wait), (told, seen, first, now) in zip(settings, frames, strict=True):
+        network, onset = ways[name]
+        assert told.startswith(f"Digit {test.labels[place]}, output {name}, {wait} ms: ")
+        assert now == "0" * MOMENTS.index(wait) + "2"
+        if wait / 1000 <= onset:
+            assert "no output neuron has fired. Of 6 test images 0 %" in told
+            assert first == ""
+            continue
+        blank, found = (
+            spiking.simulate(
+                network,
+                x,
+                duration=wait / 1000,
+                coding="constant",
+                onset=onset,
+                record=("spikes",),
+                progress=False,
+            )
+            for x in (torch.zeros_like(test.inputs[:1]), test.inputs)
+        )
+        begin = round(1000 * onset)
+        rasters = [run.spikes[-1][begin:, k] for run, k in ((blank, 0), (found, place))]
+        label, most = (f(found)[place] for f in (spiking.first_spike, spiking.most_spikes))
+        # the picture: the image, the clock, the spikes of each class, those of the blank faint
+        grid = torch.tensor([int(level) for level in seen]).view(-1, 4 + 2 + 4)
+        assert len(grid) == max(4, wait // 3)
+        assert seen[:4] == levels(test.inputs[place, :4])
+        assert grid[: wait // 3, 5].eq(2).all()
+        assert not grid[:, 4].any()
+        for k in range(4):
+            without, here = (
+                {(begin + int(t)) // 3 for t in raster[:, k].nonzero()} for raster in rasters
+            )
+            column = grid[:, 6 + k]
+            assert {int(t) for t in (column == 9).nonzero()} == here
+            assert {int(t) for t in (column == 3).nonzero()} == without - here
+        # what is told: the first spike, most spikes, and what is right
+        when = spiking.decision_time(found)
+        if label >= 0:
+            assert f"the first spike is of {label}, at {1000 * when[place]:.0f} ms; " in told
+            assert f"most spikes are of {most}" in told
+            row, column = divmod(len(first) - 1, 10)
+            assert (row, column) == (int(1000 * when[place]) // 3, 6 + label)
+            assert first == "0" * (len(first) - 1) + "9"
+        else:
+            assert first == ""
+        early = spiking.first_spike(blank)[0]
+        assert (f"without an image the first is of {early}, at" in told) == (early >= 0)
+        right = [
+            100 * float((f(found) == test.labels).double().mean())
+            for f in (spiking.first_spike, spiking.most_spikes)
+        ]
+        assert f"Of 6 test images {right[0]:.0f} % are right by the first spike, " in told
+        assert told.endswith(f"{right[1]:.0f} % by most spikes.")
+        said.add((int(label), int(most), int(early), *right))
+    assert len(said) > 3  # silence, and answers that differ
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"columns": 15}, "test must have square images in rows, not"),
+        ({"shown": ()}, "ways and shown must hold something, shown places of 6"),
+        ({"shown": (6,)}, "ways and shown must hold something, shown places of 6"),
+        ({"onset": 0.099}, "onset must lie before"),
+    ],
+)
+def test_a_decision_refuses_what_it_cannot_show(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        a_decision(**given)
+
+
+def test_a_decision_is_by_neurons():
+    network = mlp((4, 3, 2), LIFRate(), seed=1, dtype=torch.float64).eval()
+    test = data.Dataset(torch.rand(2, 4).double(), torch.tensor([0, 1]), ("a", "b"), "two", "test")
+    with pytest.raises(ValueError, match="there is no first spike"):
+        explorers.deciding({"currents": (spiking.convert(network), 0.0)}, test, (0,))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pcsnn.explorers.attention import attention
 from pcsnn.explorers.conditions import conditions
 from pcsnn.explorers.counting import counting
+from pcsnn.explorers.deciding import deciding
 from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
@@ -19,5 +20,6 @@ from pcsnn.explorers.presentation import presentation
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
-    "attention", "conditions", "counting", "inference", "latent", "lif", "presentation",
+    "attention", "conditions", "counting", "deciding", "inference", "latent", "lif",
+    "presentation",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pcsnn import InferenceLearning, data, explorers, mlp
+from pcsnn import InferenceLearning, data, explorers, mlp, spiking
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -164,5 +164,39 @@ def test_a_presentation_is_moved_through_time_and_rules(visit_alone):
             assert painted == len(cells) - cells.count("0")
         page.get_by_label("time / ms").press("ArrowLeft")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1300
+    assert violations(page) == []
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_decision_is_moved_through_outputs_images_and_time(visit_alone, theme, width):
+    network = mlp((64, 8, 10), LIFRate(), seed=1, dtype=torch.float64).eval()
+    for layer in network.layers:
+        torch.nn.init.constant_(layer.linear.bias, 1.3)
+    spikes = spiking.convert(network, output=spiking.LIF())
+    ways = {"as it comes": (spikes, 0.0), "held": (spikes, 0.039)}
+    made = explorers.deciding(ways, DIGITS, (22, 41, 0))
+    page, frames = visit_alone(made, theme=theme, width=width), made.data["frames"]
+    assert told(page) == frames[2][0]
+    output, image, time = (
+        page.get_by_role("slider", name=name) for name in ("output", "image", "decided after")
+    )
+    assert time.get_attribute("aria-valuetext") == "18 ms"
+    image.press("ArrowRight")
+    assert image.get_attribute("aria-valuetext") == f"digit {DIGITS.labels[41]}"
+    output.press("ArrowRight")
+    time.press("End")
+    for k in range(7, 2, -1):
+        words, *layers = frames[24 + 8 + k]
+        assert told(page) == words
+        for name, cells in zip(("seen", "first", "now"), layers, strict=True):
+            painted = sum(
+                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
+                for level in range(1, 10)
+            )
+            assert painted == len(cells) - cells.count("0")
+        time.press("ArrowLeft")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert violations(page) == []
     assert page.faults == []
