@@ -6,11 +6,13 @@ below and from above, by matrices of their own for each direction:
     F = ½ Σ_l |x^(l) − V σ(x^(l−1)) − b|² + κ/2 Σ_l |x^(l) − W σ(x^(l+1)) − c|²,
 
 where each layer has its ``V`` and ``W``, ``l`` goes from 1 to ``L`` in the first sum and from 0 to
-``L − 1`` in the second, and what is given passes no activation. The first sum is the energy of a classifier, the second that
-of a generative model, and ``κ`` says how much the second counts. As a module it is the classifier,
-with value nodes in it, whose output has more than the label: what each value is off the prediction
-from above, times ``√κ``. Their targets are zero, and so the squared error of all of the output,
-with the energies of the nodes, is ``F``. Rules need not know anything of it.
+``L − 1`` in the second, and what is given passes no activation. The first sum is the energy of a
+classifier, the second that of a generative model, and ``κ`` says how much the second counts.
+
+As a module it is the classifier, with value nodes in it, whose output has more than the label: what
+each value is off the prediction from above, times ``√κ``. Their targets are zero, and so the
+squared error of all of the output, with the energies of the nodes, is ``F``. Rules need not know
+anything of it.
 """
 
 from __future__ import annotations
