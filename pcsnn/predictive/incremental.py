@@ -203,8 +203,7 @@ class IncrementalInferenceLearning(LocalRule):
             self._ascend(episode, [moment], learning_rate)
         elif moment.learns and self.optimiser is not None:
             with _set_aside(self.optimiser):
-                for k in range(episode.hidden + 1):
-                    error = moment.learns.get(k)
+                for k, error in moment.learns.items():
                     self._fill(episode, moment, k, error, -1 / episode.batch)
                 self.optimiser.step()
 
