@@ -214,6 +214,11 @@ def test_a_declaration_that_says_too_much_is_found():
     assert list(module._idle(part, read)) == [Quantity("ε", 2)]
 
 
+def test_a_train_of_another_shape_is_another_train():
+    assert module._same(torch.ones(2, 3), torch.ones(2, 3))
+    assert not module._same(torch.ones(1, 3), torch.ones(2, 3))
+
+
 def test_what_is_sent_may_be_heard_next_door_only():
     reads = (Quantity("activity", 1), Quantity("activity", 3), Quantity("told", 3),
              Quantity("told", 1), Quantity("x", 2), Quantity("x", 3))  # fmt: skip

@@ -400,9 +400,7 @@ def _looks_aside(part: Part, read: list[Tensor]) -> bool:
     if any(q.name in ("W", "B") for q in part.reads):
         return False
     made = part.replay(*read)
-    for i, q in enumerate(part.reads):
-        if q.layer == 0:  # for everybody
-            continue
+    for i in range(len(read)):
         other = read[i].clone()
         other[..., 0] += 10
         changed = part.replay(*read[:i], other, *read[i + 1 :]) != made
@@ -425,7 +423,7 @@ def _lateness(parts: tuple[Part, ...], learner: Part) -> int:
         part = writer[q]
         return [n + part.filters for read in part.reads for n in behind(read, met | {q})]
 
-    return max(behind(error, frozenset()), default=0)
+    return max(behind(error, frozenset()))
 
 
 def _graded_slopes(rule: SpikingPredictiveCoding, network: Network, held: Held) -> Iterator[bool]:
