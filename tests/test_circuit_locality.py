@@ -214,6 +214,26 @@ def test_a_declaration_that_says_too_much_is_found():
     assert list(module._idle(part, read)) == [Quantity("ε", 2)]
 
 
+def test_a_part_that_declares_too_much_is_told_of(monkeypatch):
+    parts, error = module._parts, Quantity("ε", 2)
+
+    def padded(*given):
+        for part in parts(*given):
+            if part.name == "soma 2":
+                replay = part.replay
+                yield dataclasses.replace(
+                    part, reads=(*part.reads, error), replay=lambda x, _: replay(x)
+                )
+            else:
+                yield part
+
+    monkeypatch.setattr(module, "_parts", padded)
+    report = found(messages="pairs")
+    assert all(report.true.values())
+    assert report.idle[Quantity("activity", 2)] == (error,)
+    assert not report.declared
+
+
 def test_a_train_of_another_shape_is_another_train():
     assert module._same(torch.ones(2, 3), torch.ones(2, 3))
     assert not module._same(torch.ones(1, 3), torch.ones(2, 3))

@@ -746,12 +746,13 @@ def test_layers_that_say_nothing_are_told_of(bias, sentence):
         SpikingPredictiveCoding()(spiking(), x, y)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(("messages", "told"), [
     (Pairs(), True), (Pairs(gain=0.5), False), ("graded", False), (SigmaDelta(), False),
 ])  # fmt: skip
-def test_errors_that_pairs_cannot_say_are_told_of(messages, told):
+def test_errors_that_pairs_cannot_say_are_told_of(messages, told, sign):
     made, (x, _) = spiking(), batch()
-    y = torch.full((len(x), made.layers[-1].linear.out_features), 20.0, dtype=x.dtype)
+    y = torch.full((len(x), made.layers[-1].linear.out_features), sign * 20.0, dtype=x.dtype)
     sentence = r"most errors of the output exceed 0\.9, and pairs with gain=20 say little more"
     rule = SpikingPredictiveCoding("squared_error", messages=messages)
     with warnings.catch_warnings(record=True) as caught:

@@ -149,8 +149,8 @@ def _drawn(
     )
     about = (
         "Left an image, right the output's spikes: a column for each class, time runs downwards, "
-        "the bar is the time so far; orange is the first spike, faint what the output fires without "
-        "any image",
+        "the bar is the time so far; orange is the first spike, faint what the output fires "
+        "without any image",
         "How many test images are right, by the time of the decision, which is not to scale; the "
         "bar is now",
     )
