@@ -220,9 +220,8 @@ def test_a_part_that_declares_too_much_is_told_of(monkeypatch):
     def padded(*given):
         for part in parts(*given):
             if part.name == "soma 2":
-                replay = part.replay
                 yield dataclasses.replace(
-                    part, reads=(*part.reads, error), replay=lambda x, _: replay(x)
+                    part, reads=(*part.reads, error), replay=lambda x, _, own=part.replay: own(x)
                 )
             else:
                 yield part
