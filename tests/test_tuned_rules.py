@@ -144,6 +144,16 @@ def test_what_is_chosen_reads_most_of_what_was_held_out(tmp_path):
     assert other != best
 
 
+def test_what_diverges_at_once_is_recorded_and_not_chosen(tmp_path):
+    configuration = CHOICE["smoke"].model_copy(update={"rates": {"sgd": (1e30, 0.1)}})
+    experiment = copy.copy(tuned_choice.EXPERIMENT)
+    object.__setattr__(experiment, "configurations", {"smoke": configuration})
+    path, _ = recorded(tmp_path, experiment)
+    record = pcsnn.experiments.machinery.record.read_record(path)
+    assert "diverged" in {run.status for run in record.runs}
+    assert tuned_choice.chosen(record, "backprop", "cross_entropy").rate == 0.1
+
+
 def test_the_test_set_is_read_in_the_end_alone(tmp_path):
     recorded(tmp_path, tuned_rules.EXPERIMENT)
     record = load_record("tuned-rules", "smoke", tmp_path)

@@ -98,7 +98,7 @@ def execute(configuration: ChoiceConfiguration, setting: Setting, context: Conte
     parts = split(training, c.samples, c.held_out)
     history = teach(c, method, str(v["loss"]), parts, setting, context).history
     return Outcome(
-        curves={"validation_accuracy": history.curves["test_accuracy"]},
+        curves={"validation_accuracy": history.curves.get("test_accuracy", [])},
         datasets=checksums(training, test),
         seconds=sum(history.seconds),
         diverged=history.diverged,

@@ -52,8 +52,8 @@ def execute(configuration: TunedConfiguration, setting: Setting, context: Contex
     found = {} if taught.observed is None else taught.observed.curves
     return Outcome(
         curves={
-            "train_loss": curves["train_loss"],
-            "validation_accuracy": curves["test_accuracy"],
+            "train_loss": curves.get("train_loss", []),
+            "validation_accuracy": curves.get("test_accuracy", []),
             **found,
         },
         values={"test_accuracy": evaluate(taught.network, test, loss=None)["accuracy"]},
