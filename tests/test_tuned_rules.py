@@ -145,7 +145,7 @@ def test_what_is_chosen_reads_most_of_what_was_held_out(tmp_path):
 
 
 def test_what_diverges_at_once_is_recorded_and_not_chosen(tmp_path):
-    configuration = CHOICE["smoke"].model_copy(update={"rates": {"sgd": (1e30, 0.1)}})
+    configuration = CHOICE["smoke"].model_copy(update={"rates": {"sgd": (100000.0, 0.1)}})
     experiment = copy.copy(tuned_choice.EXPERIMENT)
     object.__setattr__(experiment, "configurations", {"smoke": configuration})
     path, _ = recorded(tmp_path, experiment)
