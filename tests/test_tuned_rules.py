@@ -145,13 +145,15 @@ def test_what_is_chosen_reads_most_of_what_was_held_out(tmp_path):
 
 
 def test_what_diverges_at_once_is_recorded_and_not_chosen(tmp_path):
-    configuration = CHOICE["smoke"].model_copy(update={"rates": {"sgd": (100000.0, 0.1)}})
+    configuration = CHOICE["smoke"].model_copy(
+        update={"rates": {"sgd": (100000.0, 0.01)}, "losses": ("squared_error",)}
+    )
     experiment = copy.copy(tuned_choice.EXPERIMENT)
     object.__setattr__(experiment, "configurations", {"smoke": configuration})
     path, _ = recorded(tmp_path, experiment)
     record = pcsnn.experiments.machinery.record.read_record(path)
     assert "diverged" in {run.status for run in record.runs}
-    assert tuned_choice.chosen(record, "backprop", "cross_entropy").rate == 0.1
+    assert tuned_choice.chosen(record, "backprop", "squared_error").rate == 0.01
 
 
 def test_the_test_set_is_read_in_the_end_alone(tmp_path):
