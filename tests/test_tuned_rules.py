@@ -146,7 +146,7 @@ def test_what_is_chosen_reads_most_of_what_was_held_out(tmp_path):
 
 def test_what_diverges_at_once_is_recorded_and_not_chosen(tmp_path):
     configuration = CHOICE["smoke"].model_copy(
-        update={"rates": {"sgd": (100000.0, 0.01)}, "losses": ("squared_error",)}
+        update={"rates": {"sgd": (100000.0, 0.01)}, "losses": ("squared_error",), "batch_size": 10}
     )
     experiment = copy.copy(tuned_choice.EXPERIMENT)
     object.__setattr__(experiment, "configurations", {"smoke": configuration})
