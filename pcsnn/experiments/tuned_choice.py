@@ -28,7 +28,7 @@ class ChoiceConfiguration(Recipe):
         default={
             "sgd": (0.03, 0.1, 0.3, 1.0),
             "momentum": (0.003, 0.01, 0.03, 0.1),
-            "adam": (0.0003, 0.001, 0.003),
+            "adam": (0.0003, 0.001, 0.003, 0.01),
         }
     )
     inference: tuple[Inference, ...] = (
@@ -37,6 +37,7 @@ class ChoiceConfiguration(Recipe):
         Inference(step_size=0.2, steps=20),
         Inference(step_size=0.5, steps=8),
         Inference(step_size=0.05, steps=20, nodes="activation"),
+        Inference(step_size=0.02, steps=20, nodes="activation"),
     )
     # Incremental: an update of the weights with each step, so that few make a large one.
     incremental: tuple[Inference, ...] = (
@@ -46,7 +47,7 @@ class ChoiceConfiguration(Recipe):
     )
     # Weights change several times a batch there, by smaller rates.
     incremental_rates: dict[str, tuple[PositiveFloat, ...]] = Field(
-        default={"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (0.0001, 0.0003, 0.001)}
+        default={"sgd": (0.01, 0.03, 0.1, 0.3), "adam": (3e-5, 0.0001, 0.0003, 0.001)}
     )
 
 
