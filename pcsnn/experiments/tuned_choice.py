@@ -27,7 +27,7 @@ class ChoiceConfiguration(Recipe):
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
         default={
             "sgd": (0.03, 0.1, 0.3, 1.0),
-            "momentum": (0.003, 0.01, 0.03, 0.1),
+            "momentum": (0.003, 0.01, 0.03, 0.1, 0.3),
             "adam": (0.0003, 0.001, 0.003, 0.01),
         }
     )
