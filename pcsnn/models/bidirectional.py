@@ -1,7 +1,7 @@
 """One set of neurons that predicts in both directions (Oliviers, Tang and Bogacz 2025).
 
 Between an image ``x^(0)`` and a label ``x^(L)``, both given, stand values that are predicted from
-below and from above, by matrices of their own for each direction:
+below and from above, by matrices of their own for each direction::
 
     F = ½ Σ_l |x^(l) − V σ(x^(l−1)) − b|² + κ/2 Σ_l |x^(l) − W σ(x^(l+1)) − c|²,
 

@@ -44,7 +44,7 @@ class Quantity(NamedTuple):
         return f"{self.name} {self.layer}"
 
 
-#: What leaves its layer, and from which layer one may hear it: what a soma sends goes up, what
+#: What leaves its layer, with the place from where one hears it. What a soma sends goes up, what
 #: errors are told goes down.
 SENT = {"activity": -1, "told": 1}
 
