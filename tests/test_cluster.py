@@ -21,7 +21,8 @@ from pcsnn.experiments.machinery import machines, runner
 from pcsnn.experiments.machinery.record import read_record
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest.importorskip("distributed")
+Client = pytest.importorskip("distributed").Client
+PATIENCE = 60  # seconds for a process of dask's to come up on a busy machine
 
 CONFIGURATION = backprop_mnist.BackpropConfiguration(
     dataset="digits", hidden=(8,), epochs=3, activations=("relu",), batch_norm=(True,),
@@ -96,8 +97,18 @@ def cluster(tmp_path, **env):
     }
     worker = ["distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
               "--no-dashboard", "--local-directory", str(tmp_path)]  # fmt: skip
-    with processes(scheduler_at(address), worker, worker, env=env) as running:
-        yield address, running
+    # A worker that finds no scheduler gives up, and a scheduler without workers waits for ever.
+    with processes(scheduler_at(address), env=env) as scheduler:
+        await_workers(address, 0)
+        with processes(worker, worker, env=env) as workers:
+            await_workers(address, 2)
+            yield address, [*scheduler, *workers]
+
+
+def await_workers(address, count):
+    with Client(address, timeout=PATIENCE, set_as_default=False) as client:
+        if count:
+            client.wait_for_workers(count, timeout=PATIENCE)
 
 
 @pytest.fixture(autouse=True)
