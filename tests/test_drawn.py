@@ -195,6 +195,27 @@ def test_nbval_compares_what_is_drawn(tmp_path):
     assert "Cell 3" in run.stdout
 
 
+def test_axes_may_lie_elsewhere_and_span_nothing_else(tmp_path):
+    box = "<div data-box='{}'></div>".replace("'", '"')
+    cells = []
+    for k, now in enumerate(
+        ["38.3 298.01 161.4 3.002 0 200 -0.05 1.4", "38 298 161 3 0 100 -0.05 1.4"]
+    ):
+        output = nbformat.v4.new_output(
+            "execute_result", {"text/plain": "box", "text/html": box.format("37.9 298 162 3.0 0 200 -0.05 1.4")},
+            execution_count=k + 1,
+        )  # fmt: skip
+        code = f"class Box:\n    def _repr_html_(self): return {box.format(now)!r}\n"
+        code += "    def __repr__(self): return 'box'\nBox()"
+        cells.append(nbformat.v4.new_code_cell(code, outputs=[output], execution_count=k + 1))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "a.ipynb"]
+    command += ["--nbval-sanitize-with", str(CHAPTERS.parent / "tests" / "sanitize.cfg")]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "1 failed, 1 passed" in run.stdout, run.stdout + run.stderr
+    assert "mismatch 'text/html'" in run.stdout
+
+
 def test_a_contour_through_the_very_points_of_its_grid_agrees_after_rounding():
     x = np.arange(-10.0, 11)
     bowl = x**2 + x[:, None] ** 2
