@@ -201,10 +201,8 @@ def test_axes_may_lie_elsewhere_and_span_nothing_else(tmp_path):
     for k, now in enumerate(
         ["38.3 298.01 161.4 3.002 0 200 -0.05 1.4", "38 298 161 3 0 100 -0.05 1.4"]
     ):
-        output = nbformat.v4.new_output(
-            "execute_result", {"text/plain": "box", "text/html": box.format("37.9 298 162 3.0 0 200 -0.05 1.4")},
-            execution_count=k + 1,
-        )  # fmt: skip
+        stored = {"text/plain": "box", "text/html": box.format("37.9 298 162 3.0 0 200 -0.05 1.4")}
+        output = nbformat.v4.new_output("execute_result", stored, execution_count=k + 1)
         code = f"class Box:\n    def _repr_html_(self): return {box.format(now)!r}\n"
         code += "    def __repr__(self): return 'box'\nBox()"
         cells.append(nbformat.v4.new_code_cell(code, outputs=[output], execution_count=k + 1))
