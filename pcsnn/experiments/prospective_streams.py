@@ -15,7 +15,6 @@ from torch.nn.functional import avg_pool2d, one_hot
 from pcsnn import data
 from pcsnn.ensembles import stack
 from pcsnn.networks import Network, mlp
-from pcsnn.predictive.incremental import IncrementalInferenceLearning
 from pcsnn.randomness import as_generator
 from pcsnn.rules import LearningRule, Report
 
@@ -120,8 +119,6 @@ def crowd(sizes: Sequence[int], activation: str, seeds: Sequence[int], rates: in
 
 def step(network: Network, rule: LearningRule, x: Tensor, y: Tensor, rates: Tensor) -> Report:
     """One change of the weights of K networks, with a learning rate each, ``(K,)``."""
-    if isinstance(rule, IncrementalInferenceLearning):
-        return rule.step(network, x, y, rates)
     network.zero_grad(set_to_none=True)
     report = rule(network, x, y)
     with torch.no_grad():

@@ -60,13 +60,10 @@ class Bidirectional(nn.Module):
         """
         self._admit("x", x, self.sizes[0])
         self._admit("y", y, self.sizes[-1])
-        values, a = [x], x
-        for node, matrix in zip(self.nodes, self.up, strict=False):
-            values.append(node(matrix(a)))
-            a = self.activation(values[-1])
-        found = [self.up[-1](a)]
+        values = self._climb(x)
+        found = [self.up[-1](self.activation(values[-1]))]
         above = y
-        for value, matrix in zip(reversed(values), reversed(self.down), strict=True):
+        for value, matrix in zip([*values[::-1], x], reversed(self.down), strict=True):
             found.append(math.sqrt(self.ratio) * (value - matrix(above)))
             above = self.activation(value)
         return torch.cat(found, dim=1)
@@ -79,10 +76,7 @@ class Bidirectional(nn.Module):
     def classify(self, x: Tensor) -> Tensor:
         """The label ``(B, n_L)``, by one pass upwards."""
         self._admit("x", x, self.sizes[0])
-        a = x
-        for matrix in self.up[:-1]:
-            a = self.activation(matrix(a))
-        return self.up[-1](a)
+        return self.up[-1](self.activation(self._climb(x)[-1]))
 
     def generate(self, y: Tensor) -> Tensor:
         """An image ``(B, n_0)`` of a label, by one pass downwards."""
@@ -95,6 +89,14 @@ class Bidirectional(nn.Module):
     def extra_repr(self) -> str:
         """The ratio."""
         return f"ratio={self.ratio:g}"
+
+    def _climb(self, x: Tensor) -> list[Tensor]:
+        """The hidden values, from below upwards."""
+        values, a = [], x
+        for node, matrix in zip(self.nodes, self.up, strict=False):
+            values.append(node(matrix(a)))
+            a = self.activation(values[-1])
+        return values
 
     def _admit(self, name: str, given: Tensor, units: int) -> None:
         validate.tensor(name, given)

@@ -142,9 +142,10 @@ def tell_rates(network: Network, spikes: Sequence[Tensor], time: float) -> None:
             )
 
 
-def tell_errors(messages: Messages, error: Tensor) -> None:
+def tell_errors(messages: Messages, energy: OutputEnergy, u: Tensor, y: Tensor) -> None:
     """Warn where most errors of the output, ``(B, n)``, are more than pairs can say."""
     if isinstance(messages, Pairs):
+        error = energy.error(u, y)
         most = SATURATED * messages.saturation
         if float((error.abs() > most).to(error).mean()) > 0.5:
             _warn(

@@ -273,7 +273,7 @@ class SpikingPredictiveCoding(Rule):
             self.memory.remains = shown.remains
         if self.values == "spikes":
             doors.tell_rates(network, shown.spikes, self.free + self.taught)
-        doors.tell_errors(self.wiring.messages, energy.error(shown.currents[-1], y))
+        doors.tell_errors(self.wiring.messages, energy, shown.currents[-1], y)
         prediction = energy.read_out.function(shown.said)
         loss = energy.mean(shown.said, y)
         return found, Report(loss, prediction, steps=times.steps, engine=shown.engine, why=why)

@@ -200,18 +200,19 @@ def _observed(
         graded = stage.activation.function(held[Quantity("x", l)])
         held[Quantity("activity", l)] = scale * spikes if _fires(rule, stage.activation) else graded
         like = torch.stack([now.predictions[k + 1] for now in seen])
-        told = [now.told[k] for now in seen]
-        held[Quantity("told", l + 1)] = _train([t and t.meaning for t in told], like)
-        held[Quantity("spikes of told", l + 1)] = _train([t and t.spikes for t in told], like)
-    speaks = torch.arange(len(seen)) >= rule.times.free
+        for name in ("meaning", "spikes"):
+            told = [None if now.told[k] is None else getattr(now.told[k], name) for now in seen]
+            known = "told" if name == "meaning" else "spikes of told"
+            held[Quantity(known, l + 1)] = _train(told, like)
+    steps = torch.arange(len(seen), device=y.device)
+    speaks = steps >= rule.times.free
     teacher = torch.where(speaks[:, None, None], y, torch.full_like(y, torch.nan))
     held[Quantity("teacher", top)] = teacher
     if rule.feedback is not None:
         for k, B in enumerate(rule.feedback.matrices(network)):
             held[Quantity("B", k + 2)] = B
     if rule.times.plastic:
-        gate = torch.arange(len(seen), device=y.device) >= rule.times.plastic
-        held[Quantity("gate", 0)] = gate.to(y.dtype)
+        held[Quantity("gate", 0)] = (steps >= rule.times.plastic).to(y.dtype)
     return held
 
 
