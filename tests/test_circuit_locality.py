@@ -13,7 +13,7 @@ from pcsnn import Feedback
 from pcsnn.spiking import Boxcar, LIFRate, SigmaDelta, SpikingPredictiveCoding, check_locality
 from pcsnn.spiking import circuit as circuits
 from pcsnn.spiking import locality as module
-from pcsnn.spiking.locality import Part, Quantity
+from pcsnn.spiking.parts import Part, Quantity
 
 GRADED = {"messages": "graded", "values": "graded", "derivative": "exact"}
 RUNGS = [
@@ -215,7 +215,7 @@ def test_a_declaration_that_says_too_much_is_found():
 
 
 def test_a_part_that_declares_too_much_is_told_of(monkeypatch):
-    parts, error = module._parts, Quantity("ε", 2)
+    parts, error = module.parts_of, Quantity("ε", 2)
 
     def padded(*given):
         for part in parts(*given):
@@ -226,7 +226,7 @@ def test_a_part_that_declares_too_much_is_told_of(monkeypatch):
             else:
                 yield part
 
-    monkeypatch.setattr(module, "_parts", padded)
+    monkeypatch.setattr(module, "parts_of", padded)
     report = found(messages="pairs")
     assert all(report.true.values())
     assert report.idle[Quantity("activity", 2)] == (error,)
