@@ -129,8 +129,13 @@ class Record(_Strict):
     def source(self) -> str:
         """One sentence for beside a figure: what ran, when, on which machine, by which command."""
         made = self.provenance
+        # Where it was resumed the clock knows the last sitting only.
+        took = f"in {made.wall_seconds / 60:.0f} minutes"
+        if made.resumed:
+            hours = sum(run.seconds for run in self.runs) / 3600
+            took = f"in several sittings, {hours:.1f} hours of training,"
         return (
-            f"Recorded on {made.date:%d %B %Y} in {made.wall_seconds / 60:.0f} minutes "
+            f"Recorded on {made.date:%d %B %Y} {took} "
             f"on {made.device} with PyTorch {made.torch}: `{made.command}`"
         )
 
