@@ -49,7 +49,7 @@ check: $(BIN)/.installed  ## lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-pdf: _build/.book chromium  ## print the book into _build/release/the-book.pdf
+pdf: _build/.book chromium  ## print the book, and its summary on two pages, into _build/release
 	@$(BIN)/python tools/release.py pdf
 
 release: _build/.book chromium  ## package, site, notebooks and PDF, with checksums, in _build/release

@@ -24,7 +24,7 @@ from . import book_site as built
 from .conftest import CHAPTERS, missing
 
 # How many entries no chapter has checked yet. It may only fall: lower it with every check.
-NOT_YET_CHECKED = 7
+NOT_YET_CHECKED = 3
 
 
 # --- texts and twins ---------------------------------------------------------------------------

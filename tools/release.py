@@ -133,7 +133,7 @@ def checksums(folder: Path) -> str:
 
 
 def main(only: str = "") -> None:
-    """The package, the site and the notebooks as archives, the PDF, and a checksum of each.
+    """The package, the site and the notebooks as archives, the PDFs, and a checksum of each.
 
     Args:
         only: ``"pdf"`` for nothing else.
@@ -143,6 +143,7 @@ def main(only: str = "") -> None:
     RELEASE.mkdir(parents=True, exist_ok=True)
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     (RELEASE / "the-book.pdf").write_bytes(bind(SITE, list(pages(toc))))
+    (RELEASE / "two-pages.pdf").write_bytes(bind(SITE, ["summary"]))
     if only != "pdf":
         site = [path for path in SITE.rglob("*") if path.is_file()]
         archive(RELEASE / "site.zip", [(p, f"site/{p.relative_to(SITE)}") for p in site])
