@@ -15,6 +15,7 @@ import torch
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
+from pcsnn.experiments.beyond_language_grid import LanguageGridConfiguration
 from pcsnn.experiments.language_looks import attention, guesses
 from pcsnn.experiments.language_models import (
     INFERRING,
@@ -44,11 +45,10 @@ class BeyondLanguageConfiguration(LanguageConfiguration):
     # A fifth of Multi30k's training sentences, several times over: the paper has 200,000.
     samples: PositiveInt = 6_400
     epochs: PositiveInt = 5
-    # γ of each method at T = 5, by the validation perplexity after 79 updates of one seed, and 0.05
-    # where only that was tried. What beyond-language-grid finds goes here.
-    step_sizes: dict[str, PositiveFloat] = Field(
-        default={**dict.fromkeys(INFERRING, 0.05), "pc-f": 0.2, "pc-kl": 0.2}
-    )
+    # γ of each method at T = 5, and Adam's rate, by the validation perplexity of
+    # beyond-language-grid; back-propagation's rate where a method is not named.
+    step_sizes: dict[str, PositiveFloat] = Field(default=LanguageGridConfiguration().best_sizes)
+    rates: dict[str, PositiveFloat] = Field(default={"pc-f": 1e-3})
     once: tuple[str, ...] = ("zil",)  # with one seed: it is back-propagation
     # Guesses and attention are kept of one seed.
     shown: tuple[str, ...] = ("backprop", "pc-f", "pc-kl", "pc-kl-natural")
@@ -75,7 +75,7 @@ class BeyondLanguageConfiguration(LanguageConfiguration):
     def _complete(self) -> BeyondLanguageConfiguration:
         if set(self.step_sizes) != set(INFERRING):
             raise ValueError(f"step_sizes must have one for each of {', '.join(INFERRING)}")
-        for name in (*self.once, *self.shown, *self.update_methods):
+        for name in (*self.rates, *self.once, *self.shown, *self.update_methods):
             if name not in METHODS:
                 raise ValueError(f"methods must be of {', '.join(METHODS)}, not {name!r}")
         if any(self.steps % changes for changes in self.changes):
@@ -168,7 +168,8 @@ def _optimiser(
     c: BeyondLanguageConfiguration, setting: Setting, network: nn.Module
 ) -> torch.optim.Optimizer:
     if setting.values["part"] == "figure":
-        return torch.optim.Adam(network.parameters(), lr=c.learning_rate)
+        rate = c.rates.get(str(setting.values["method"]), c.learning_rate)
+        return torch.optim.Adam(network.parameters(), lr=rate)
     # With the rate of the rule it ends where the rule did.
     return torch.optim.SGD(network.parameters(), lr=float(setting.values["rate"]))
 
