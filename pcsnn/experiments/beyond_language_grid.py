@@ -37,8 +37,8 @@ class LanguageGridConfiguration(LanguageConfiguration):
     whole: str = "pc-kl-natural"
     all_steps: tuple[PositiveInt, ...] = (1, 2, 3, 5, 8, 16)
     step_sizes: tuple[PositiveFloat, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    # And a coarser grid around it for the other ways of holding a value at the attention.
-    coarse: tuple[str, ...] = ("pc-f", "pc-kl", "pc-kl-output")
+    # And a coarser grid around it for the other ways of holding a value at the attention, or none.
+    coarse: tuple[str, ...] = ("pc-f", "pc-kl", "pc-kl-output", "pc-kl-unheld")
     coarse_steps: tuple[PositiveInt, ...] = (2, 8)
     coarse_sizes: tuple[PositiveFloat, ...] = (0.02, 0.1, 0.5)
     # Learning rates: of back-propagation, and of each way of inferring with the step size that the
