@@ -15,7 +15,6 @@ import torch
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from pcsnn.experiments.beyond_language_grid import LanguageGridConfiguration
 from pcsnn.experiments.language_looks import attention, guesses
 from pcsnn.experiments.language_models import (
     INFERRING,
@@ -47,7 +46,7 @@ class BeyondLanguageConfiguration(LanguageConfiguration):
     epochs: PositiveInt = 5
     # γ of each method at T = 5, and Adam's rate, by the validation perplexity of
     # beyond-language-grid; back-propagation's rate where a method is not named.
-    step_sizes: dict[str, PositiveFloat] = Field(default=LanguageGridConfiguration().best_sizes)
+    step_sizes: dict[str, PositiveFloat] = Field(default=dict.fromkeys(INFERRING, 0.05))
     rates: dict[str, PositiveFloat] = Field(default={"pc-f": 1e-3})
     once: tuple[str, ...] = ("zil",)  # with one seed: it is back-propagation
     # Guesses and attention are kept of one seed.
