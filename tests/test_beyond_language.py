@@ -10,7 +10,12 @@ import torch
 
 from pcsnn.data import DataMissingError
 from pcsnn.energies import Categorical, Gaussian
-from pcsnn.experiments import beyond_language, beyond_language_grid, load_record
+from pcsnn.experiments import (
+    beyond_language,
+    beyond_language_grid,
+    beyond_language_updates,
+    load_record,
+)
 from pcsnn.experiments.language_models import (
     INFERRING,
     METHODS,
@@ -27,6 +32,7 @@ from tests.conftest import missing
 from tests.toy_experiment import recorded
 
 SMOKE = beyond_language.EXPERIMENT.configuration("smoke")
+UPDATES = beyond_language_updates.EXPERIMENT.configuration("smoke")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,9 +118,9 @@ def test_what_stands_where_there_is_no_label_changes_nothing(method, corpus):
 def test_many_changes_are_plain_descent_at_each_step(corpus):
     """At the end of an episode, once: what the values have settled to, one step before."""
     x, y = corpus.train.inputs[:5], corpus.train.labels[:5]
-    chosen = [s for s in beyond_language.settings(SMOKE)
-              if s.name.startswith("updates-pc-kl-natural")]  # fmt: skip
-    once, often = (beyond_language._rule(SMOKE, setting) for setting in chosen)
+    chosen = [s for s in beyond_language_updates.settings(UPDATES)
+              if s.values["method"] == "pc-kl-natural"]  # fmt: skip
+    once, often = (beyond_language_updates.rule(UPDATES, setting) for setting in chosen)
     assert (once.every, often.every) == (SMOKE.steps, 1)
     settled = rule_of("pc-kl-natural", SMOKE.steps - 1, once.step_size)
     (_, mine), (_, theirs) = (taught("pc-kl-natural", x, y, rule) for rule in (once, settled))
@@ -124,14 +130,13 @@ def test_many_changes_are_plain_descent_at_each_step(corpus):
 
 def test_all_that_change_weights_often_begin_at_the_same_function(corpus):
     x, found = corpus.val.inputs[:5], []
-    for setting in beyond_language.settings(SMOKE):
-        if setting.values["part"] == "updates":
-            method = setting.values["method"]
-            network = language_model(method, SMOKE, 0, "cpu")
-            drawn = log_probabilities(method, network(x))
-            beyond_language._warm(SMOKE, setting, network, corpus)
-            found.append(log_probabilities(method, network(x)))
-            assert not torch.allclose(found[-1], drawn, atol=1e-3)
+    for setting in beyond_language_updates.settings(UPDATES):
+        method = setting.values["method"]
+        network = language_model(method, UPDATES, 0, "cpu")
+        drawn = log_probabilities(method, network(x))
+        beyond_language_updates.warm(UPDATES, setting, network, corpus)
+        found.append(log_probabilities(method, network(x)))
+        assert not torch.allclose(found[-1], drawn, atol=1e-3)
     assert len(found) == 6
     for other in found[1:]:
         assert torch.allclose(other, found[0], rtol=0, atol=1e-5)
@@ -168,7 +173,7 @@ def test_parts_of_the_generated_text_are_apart():
 # The experiments
 
 
-@pytest.mark.parametrize("module", [beyond_language_grid, beyond_language])
+@pytest.mark.parametrize("module", [beyond_language_grid, beyond_language, beyond_language_updates])
 def test_a_smoke_run_is_recorded(module, tmp_path):
     recorded(tmp_path, module.EXPERIMENT)
     record = load_record(module.EXPERIMENT.name, "smoke", tmp_path)
@@ -182,11 +187,11 @@ def test_a_smoke_run_is_recorded(module, tmp_path):
 
 
 def _looks_are_kept(record):
-    for run in record.select(part="figure"):
+    for run in record.runs:
         method = run.setting.values["method"]
         assert ("guesses" in run.values) == (method in SMOKE.shown)
         assert ("attention" in run.values) == (method in set(SMOKE.shown) & set(INFERRING))
-    (run,) = record.select(part="figure", method="pc-kl-natural")
+    (run,) = record.select(method="pc-kl-natural")
     seen, guessed = run.values["attention"], run.values["guesses"]
     assert len(guessed) == SMOKE.prefixes
     assert all(1 >= share >= 0 for guess in guessed for _, share in guess["likeliest"])
@@ -203,12 +208,25 @@ def _looks_are_kept(record):
     [
         ("step_sizes must have one for each of pc-f", {"step_sizes": {"pc-f": 0.1}}),
         ("not 'pc-g'", {"shown": ("pc-g",)}),
-        ("changes must divide the 5 steps", {"changes": (1, 2)}),
+        ("not 'pc-g'", {"rates": {"pc-g": 0.1}}),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(says, changes):
     with pytest.raises(ValueError, match=says):
         beyond_language.BeyondLanguageConfiguration(**changes)
+
+
+@pytest.mark.parametrize(
+    ("says", "changes"),
+    [
+        ("not 'pc-g'", {"methods": ("pc-g",)}),
+        ("step_sizes must have one for pc-f", {"step_sizes": {"pc-kl": 0.1, "pc-kl-natural": 1}}),
+        ("changes must divide the 5 steps", {"changes": (1, 2)}),
+    ],
+)
+def test_updates_that_cannot_be_are_refused(says, changes):
+    with pytest.raises(ValueError, match=says):
+        beyond_language_updates.UpdatesConfiguration(**changes)
 
 
 def test_a_text_that_is_not_there_is_refused(elsewhere):
