@@ -173,6 +173,15 @@ def test_parts_of_the_generated_text_are_apart():
 # The experiments
 
 
+def test_the_figure_takes_what_the_grid_found_best():
+    grid, c = load_record("beyond-language-grid"), beyond_language.BeyondLanguageConfiguration()
+    for method in ("backprop", "backprop-squares", *INFERRING):
+        runs = grid.select(part="rate", method=method)
+        best = min(runs, key=lambda run: run.curves["perplexity"][-1]).setting.values
+        assert c.rates.get(method, c.learning_rate) == best["rate"]
+        assert c.step_sizes.get(method) == best.get("step_size")
+
+
 @pytest.mark.parametrize("module", [beyond_language_grid, beyond_language, beyond_language_updates])
 def test_a_smoke_run_is_recorded(module, tmp_path):
     recorded(tmp_path, module.EXPERIMENT)

@@ -43,8 +43,21 @@ class BeyondLanguageConfiguration(LanguageConfiguration):
     epochs: PositiveInt = 5
     # γ of each method at T = 5, and Adam's rate, by the validation perplexity of
     # beyond-language-grid; back-propagation's rate where a method is not named.
-    step_sizes: dict[str, PositiveFloat] = Field(default=dict.fromkeys(INFERRING, 0.05))
-    rates: dict[str, PositiveFloat] = Field(default={"pc-f": 1e-3})
+    step_sizes: dict[str, PositiveFloat] = Field(
+        default={
+            "pc-f": 0.05,
+            "pc-kl": 0.01,
+            "pc-kl-natural": 0.05,
+            "pc-kl-output": 0.05,
+            "pc-kl-unheld": 0.01,
+            "pc-f-unheld": 0.05,
+            "pc-kl-hidden": 0.01,
+            "pc-kl-hidden-plain": 0.05,
+        }
+    )
+    rates: dict[str, PositiveFloat] = Field(
+        default=dict.fromkeys(("pc-f", "pc-kl", "pc-kl-hidden", "pc-kl-hidden-plain"), 1e-3)
+    )
     # With one seed: Z-IL is back-propagation, and these four are interventions on the others.
     once: tuple[str, ...] = (
         "zil", "pc-kl-output", "pc-f-unheld", "pc-kl-hidden", "pc-kl-hidden-plain",
