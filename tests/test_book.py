@@ -24,7 +24,7 @@ from . import book_site as built
 from .conftest import CHAPTERS, missing
 
 # How many entries no chapter has checked yet. It may only fall: lower it with every check.
-NOT_YET_CHECKED = 3
+NOT_YET_CHECKED = 1
 
 
 # --- texts and twins ---------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_count_of_unchecked_entries_only_falls(ledger):
         (lambda rows: rows["S-tab3"].pop("reason"), "S-tab3: .* needs a reason"),
         (lambda rows: rows["T1-rq1"].pop("answer"), "T1-rq1: answer belongs"),
         (lambda rows: rows["T2-eq16"].update(answer="x"), "T2-eq16: answer belongs"),
-        (lambda rows: rows["P-fig7"].update(reason="x"), "P-fig7: a reason, but no chapter"),
+        (lambda rows: rows["P-claim-multi-update"].update(reason="x"), "a reason, but no chapter"),
         (lambda rows: rows["T2-eq7"].pop("mark"), "T2-eq7: an erratum of the thesis needs a mark"),
         (lambda rows: rows["T2-eq7"].update(mark="typo"), "T2-eq7: an erratum .* one of slip"),
         (lambda rows: rows["T2-eq16"].update(mark="slip"), "T2-eq16: a mark belongs"),
