@@ -475,6 +475,16 @@ def test_several_devices_are_all_named(tmp_path, monkeypatch):
     assert "2 runs on slow, 1 runs on fast" in table(found)
 
 
+def test_a_record_of_several_sittings_says_how_long_its_runs_took(tmp_path):
+    found = record.read_record(recorded(tmp_path)[0])
+    runs = [run.model_copy(update={"seconds": 3600.0 * k}) for k, run in enumerate(found.runs)]
+    made = found.provenance.model_copy(update={"wall_seconds": 60.0, "resumed": True})
+    later = found.model_copy(update={"runs": runs, "provenance": made})
+    assert "in several sittings, 3.0 hours of training, on" in later.source()
+    once = later.model_copy(update={"provenance": made.model_copy(update={"resumed": False})})
+    assert "in 1 minutes on" in once.source()
+
+
 def test_a_change_anywhere_in_the_package_is_said(tmp_path):
     package = tmp_path / "package"
     kept = package / "experiments" / "machinery" / "record.py"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
+
+from tools import release
 
 from .. import book_notebooks as stored
 from ..conftest import SITE
@@ -29,6 +33,11 @@ def test_search_finds_what_readers_ask_for(visit, server, words, page):
     found = opened.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
     pages = list(dict.fromkeys(href.split("/")[-1].split(".html")[0] for href in found))
     assert page in pages[:8], pages
+
+
+def test_the_summary_is_printed_on_two_pages():
+    printed = PdfReader(BytesIO(release.bind(SITE, ["summary"])))
+    assert len(printed.pages) == 2
 
 
 @pytest.mark.parametrize("where", ["file", "server"])
