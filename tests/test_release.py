@@ -149,7 +149,8 @@ def test_pages_are_bound_with_links_of_their_own(tmp_path):
     }
     for name, text in pages.items():
         (tmp_path / f"{name}.html").write_text(f"<!doctype html><meta charset=utf-8>{text}")
-    bound = PdfReader(BytesIO(release.bind(tmp_path, list(pages))))
+    with release.chromium() as browser:
+        bound = PdfReader(BytesIO(release.bind(browser, tmp_path, list(pages))))
     assert [entry.title for entry in bound.outline] == ["First", "Second"]
     assert "there" in bound.pages[-1].extract_text()
     links = [link.get_object() for link in bound.pages[0]["/Annots"]]

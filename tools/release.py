@@ -15,13 +15,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, DictionaryObject, NameObject
 
@@ -51,31 +52,36 @@ def pages(toc: Any) -> Iterator[str]:
             yield from pages(toc.get(key, []))
 
 
-def printed(site: Path, names: list[str]) -> Iterator[tuple[str, str, bytes]]:
-    """Each page's name, its title, and the page as Chromium prints it."""
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that prints the pages."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         raise SystemExit("tools/release.py: no Chromium on this machine, which prints the pages")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        for name in names:
-            page = browser.new_page(color_scheme="light")
-            page.goto((site / f"{name}.html").as_uri(), wait_until="load")
-            page.emulate_media(media="print", color_scheme="light")
-            page.add_style_tag(content=SHEET)
-            page.evaluate(
-                "document.querySelectorAll('.erratum > details').forEach(d => d.open = 1)"
-            )
-            title = page.locator("h1").first.inner_text().strip().removesuffix("#")
-            yield name, title, page.pdf(format="A4", margin=MARGINS, scale=0.8)
-            page.close()
-        browser.close()
+        running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
 
 
-def bind(site: Path, names: list[str]) -> bytes:
+def printed(browser: Browser, address: str) -> tuple[str, bytes]:
+    """A page's title, and the page on paper."""
+    page = browser.new_page(color_scheme="light")
+    page.goto(address, wait_until="load")
+    page.emulate_media(media="print", color_scheme="light")
+    page.add_style_tag(content=SHEET)
+    page.evaluate(OPENED)
+    title = page.locator("h1").first.inner_text().strip().removesuffix("#")
+    content = page.pdf(format="A4", margin=MARGINS, scale=0.8)
+    page.close()
+    return title, content
+
+
+def bind(browser: Browser, site: Path, names: list[str]) -> bytes:
     """All pages as one file, with an outline and links of its own."""
     writer, starts = PdfWriter(), dict[str, int]()
-    for name, title, content in printed(site, names):
+    for name in names:
+        title, content = printed(browser, (site / f"{name}.html").as_uri())
         starts[name] = len(writer.pages)
         writer.append(BytesIO(content), import_outline=False)
         writer.add_outline_item(title=title, page_number=starts[name])
@@ -142,8 +148,9 @@ def main(only: str = "") -> None:
         raise SystemExit("tools/release.py: build the book first: make book")
     RELEASE.mkdir(parents=True, exist_ok=True)
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    (RELEASE / "the-book.pdf").write_bytes(bind(SITE, list(pages(toc))))
-    (RELEASE / "two-pages.pdf").write_bytes(bind(SITE, ["summary"]))
+    with chromium() as browser:
+        (RELEASE / "the-book.pdf").write_bytes(bind(browser, SITE, list(pages(toc))))
+        (RELEASE / "two-pages.pdf").write_bytes(bind(browser, SITE, ["summary"]))
     if only != "pdf":
         site = [path for path in SITE.rglob("*") if path.is_file()]
         archive(RELEASE / "site.zip", [(p, f"site/{p.relative_to(SITE)}") for p in site])

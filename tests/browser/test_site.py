@@ -35,8 +35,8 @@ def test_search_finds_what_readers_ask_for(visit, server, words, page):
     assert page in pages[:8], pages
 
 
-def test_the_summary_is_printed_on_two_pages():
-    printed = PdfReader(BytesIO(release.bind(SITE, ["summary"])))
+def test_the_summary_is_printed_on_two_pages(browser):
+    printed = PdfReader(BytesIO(release.bind(browser, SITE, ["summary"])))
     assert len(printed.pages) == 2
 
 
