@@ -23,10 +23,6 @@ from . import book_notebooks as stored
 from . import book_site as built
 from .conftest import CHAPTERS, missing
 
-# How many entries no chapter has checked yet. It may only fall: lower it with every check.
-NOT_YET_CHECKED = 1
-
-
 # --- texts and twins ---------------------------------------------------------------------------
 
 
@@ -108,15 +104,11 @@ def raw():
     return listed, rows, entries.findings(CHAPTERS)
 
 
-def test_ledger_names_only_chapters_that_exist_or_sections_to_come(ledger):
+def test_ledger_has_a_verdict_and_a_chapter_for_every_entry(ledger):
     pages = {text.stem for text in stored.texts()}
     for entry in ledger.values():
-        planned = re.fullmatch(r"\d(\.\d)*|pinchetti", entry.chapter)
-        assert entry.chapter in pages or (planned and entry.verdict == UNCHECKED), entry.id
-
-
-def test_count_of_unchecked_entries_only_falls(ledger):
-    assert entries.counts(ledger)[UNCHECKED] == NOT_YET_CHECKED, "keep NOT_YET_CHECKED in step"
+        assert entry.chapter in pages, entry.id
+        assert entry.verdict != UNCHECKED, entry.id
 
 
 @pytest.mark.parametrize(
@@ -134,7 +126,6 @@ def test_count_of_unchecked_entries_only_falls(ledger):
         (lambda rows: rows["S-tab3"].pop("reason"), "S-tab3: .* needs a reason"),
         (lambda rows: rows["T1-rq1"].pop("answer"), "T1-rq1: answer belongs"),
         (lambda rows: rows["T2-eq16"].update(answer="x"), "T2-eq16: answer belongs"),
-        (lambda rows: rows["P-claim-multi-update"].update(reason="x"), "a reason, but no chapter"),
         (lambda rows: rows["T2-eq7"].pop("mark"), "T2-eq7: an erratum of the thesis needs a mark"),
         (lambda rows: rows["T2-eq7"].update(mark="typo"), "T2-eq7: an erratum .* one of slip"),
         (lambda rows: rows["T2-eq16"].update(mark="slip"), "T2-eq16: a mark belongs"),
@@ -182,6 +173,8 @@ def test_verdict_and_method_come_from_the_chapters():
     entry = entries.join(listed, rows, [("02", found), ("02", found)])["S-eq1"]
     assert (entry.verdict, entry.method) == ("holds", "exact")
     assert entries.join(listed, rows, [])["S-eq1"].verdict == UNCHECKED
+    with pytest.raises(LedgerError, match="a reason, but no chapter"):
+        entries.join(listed, {"S-eq1": {**rows["S-eq1"], "reason": "x"}}, [])
     with pytest.raises(LedgerError, match="they differ"):
         entries.join(listed, rows, [("02", found), ("02", Finding("S-eq1", found.verdict, "data"))])
 
