@@ -49,12 +49,12 @@ class DepthConfiguration(Configuration):
     dataset: str = "mnist"
     samples: PositiveInt = 6_400
     held_out: PositiveInt = 5_000
-    hidden: tuple[PositiveInt, ...] = (2, 4, 8, 16, 32)
+    hidden: tuple[PositiveInt, ...] = (2, 4, 8, 16)
     width: PositiveInt = 64
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 2
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
-        default={"sgd": (0.01, 0.03, 0.1, 0.3, 1.0), "adam": (0.0003, 0.001, 0.003, 0.01)}
+        default={"sgd": (0.01, 0.03, 0.1, 0.3, 1.0), "adam": (0.0003, 0.001, 0.003)}
     )
     # Steps of the values, for each hidden layer: in one the error reaches the first at all.
     steps: PositiveInt = 2

@@ -1,0 +1,106 @@
+"""Experiments on deep chains: what is chosen, what is judged, what reaches the lowest matrix."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pcsnn import data
+from pcsnn.backprop import Backprop
+from pcsnn.experiments import depth, rate_transfer
+from pcsnn.experiments.classifiers import split
+from pcsnn.experiments.machinery.base import Setting
+from pcsnn.models.residual import residual
+from pcsnn.networks import mlp
+from pcsnn.training import evaluate, train
+from tests.toy_experiment import recorded
+
+DIGITS = data.load("digits", "train", normalise="unit")
+SMALL = depth.DepthConfiguration(
+    dataset="digits", samples=300, held_out=100, hidden=(3,), width=12, seeds=(0, 1), batch_size=50,
+    rates={"sgd": (0.01, 0.3), "adam": (0.01,)},
+)  # fmt: skip
+
+
+def setting(network="chain", rule="il", optimiser="sgd", hidden=3):
+    values = {"network": network, "rule": rule, "optimiser": optimiser, "hidden": hidden}
+    return Setting(name="x", seed=None, values=values)
+
+
+def by_hand(rate, seed, learning):
+    network = mlp([64, 12, 12, 12, 10], "tanh", init="orthogonal", seed=seed)
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+    train(
+        network, Backprop("cross_entropy"), optimiser, learning, epochs=2, batch_size=50,
+        seed=seed, progress=False,
+    )  # fmt: skip
+    return network
+
+
+def test_every_network_learns_by_its_rules_at_every_depth():
+    names = [s.name for s in depth.settings(depth.DepthConfiguration())]
+    assert len(set(names)) == len(names) == 4 * 2 * (5 + 3)
+    assert "residual-ipc-adam-2" not in names
+
+
+def test_the_rate_is_chosen_by_a_seed_and_images_that_are_not_judged():
+    context = depth.Context("cpu", None)
+    found = depth.execute(SMALL, setting(rule="backprop"), context).values
+    learning, held_out = split(DIGITS, 300, 100)
+    tried = [evaluate(by_hand(r, 100, learning), held_out, loss=None)["accuracy"]
+             for r in (0.01, 0.3)]  # fmt: skip
+    assert found["validation"] == pytest.approx(tried)
+    assert found["rate"] == 0.3
+    judge = data.load("digits", "test", normalise="unit")
+    expected = [evaluate(by_hand(0.3, seed, learning), judge, loss=None)["accuracy"]
+                for seed in (0, 1)]  # fmt: skip
+    assert found["accuracy"] == pytest.approx(expected)
+
+
+def test_a_network_that_diverges_recognises_nothing(monkeypatch):
+    monkeypatch.setattr(depth, "taught", lambda *_: None)
+    found = depth.execute(SMALL, setting(rule="backprop"), depth.Context("cpu", None)).values
+    assert found["accuracy"] == [0.0, 0.0]
+
+
+def test_what_arrives_is_back_propagation_times_the_step_at_the_right_time():
+    """In as many steps as there are hidden layers the lowest error is γ^l of the exact one."""
+    exact = SMALL.model_copy(update={"steps": 1})
+    found = depth.arrives(exact, setting(), DIGITS.take(20))
+    assert found["cosine"] == pytest.approx(1, abs=1e-3)
+    assert found["length"] == pytest.approx(0.2**3, rel=1e-3)
+    assert depth.arrives(SMALL, setting(rule="ipc"), DIGITS.take(20)) == {}
+
+
+def test_incremental_learning_takes_its_own_optimiser():
+    learning, _ = split(DIGITS, 300, 100)
+    start = depth.build(SMALL, setting(rule="ipc"), learning, 0)
+    for optimiser, rate in (("sgd", 0.01), ("adam", 0.001)):
+        found = depth.taught(SMALL, setting(rule="ipc", optimiser=optimiser), rate, 0, learning)
+        moved = [
+            (a - b).abs().max() for a, b in zip(found.parameters(), start.parameters(), strict=True)
+        ]
+        assert min(moved) > 0
+        assert max(moved) < 0.3  # not the whole way again, times a rate of 1
+
+
+def test_a_rate_is_judged_by_the_loss_on_what_was_learnt():
+    c = rate_transfer.TransferConfiguration(dataset="digits", samples=100, batch_size=20)
+    values = {"parametrisation": "mu", "rule": "backprop", "width": 8, "depth": 4}
+    learning = DIGITS.take(100)
+    found = rate_transfer.loss_after(c, Setting(name="x", seed=1, values=values), 0.5, learning)
+    network = residual(64, 8, 4, 10, activation="tanh", parametrisation="mu", seed=1)
+    train(
+        network, Backprop("cross_entropy"), torch.optim.SGD(network.parameters(), lr=0.5), learning,
+        epochs=1, batch_size=20, seed=1, progress=False,
+    )  # fmt: skip
+    assert found == pytest.approx(evaluate(network, learning)["loss"])
+    assert found < math.log(10)
+
+
+@pytest.mark.parametrize("module", [depth, rate_transfer])
+def test_both_run_at_smoke_scale(module, tmp_path):
+    _, record = recorded(tmp_path, module.EXPERIMENT)
+    assert {run["status"] for run in record["runs"]} == {"finished"}
