@@ -156,6 +156,13 @@ def test_what_diverges_at_once_is_recorded_and_not_chosen(tmp_path):
     assert tuned_choice.chosen(record, "backprop", "squared_error").rate == 0.01
 
 
+def test_every_rule_is_trained_with_what_was_chosen_for_it():
+    record = load_record("tuned-choice")
+    for loss, methods in tuned_rules.TunedConfiguration().methods.items():
+        assert methods == {rule: tuned_choice.chosen(record, rule, loss) for rule in methods}
+        assert list(methods) == ["backprop", "inference", "incremental"]
+
+
 def test_the_test_set_is_read_in_the_end_alone(tmp_path):
     recorded(tmp_path, tuned_rules.EXPERIMENT)
     record = load_record("tuned-rules", "smoke", tmp_path)

@@ -17,12 +17,31 @@ from pcsnn.experiments.tuned import Inference, Method, Recipe, teach
 from pcsnn.training import evaluate
 
 
+_SLOWLY = Inference(step_size=0.02, steps=20, nodes="activation")
+_INFERS = {
+    "inference": Method(rule="inference", optimiser="adam", rate=0.003, inference=_SLOWLY),
+    "incremental": Method(
+        rule="incremental", optimiser="adam", rate=0.0001,
+        inference=Inference(step_size=0.2, steps=10),
+    ),
+}  # fmt: skip
+#: By loss and rule, what read most of the images that were held out.
+CHOSEN = {
+    "squared_error": {
+        "backprop": Method(rule="backprop", optimiser="adam", rate=0.003), **_INFERS
+    },
+    "cross_entropy": {
+        "backprop": Method(rule="backprop", optimiser="momentum", rate=0.1), **_INFERS
+    },
+}  # fmt: skip
+
+
 class TunedConfiguration(Recipe):
     """The recipe, and the method that each rule has with each loss."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: PositiveInt = 10
-    methods: dict[str, dict[str, Method]] = Field(default={})
+    methods: dict[str, dict[str, Method]] = Field(default=CHOSEN)
 
 
 def settings(configuration: TunedConfiguration) -> list[Setting]:
