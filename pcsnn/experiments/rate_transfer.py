@@ -40,8 +40,8 @@ class TransferConfiguration(Configuration):
     epochs: PositiveInt = 1
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
         default={
-            "mu": tuple(2.0**k for k in range(-6, 4)),
-            "standard": tuple(4.0**k for k in range(-10, 0)),
+            "mu": tuple(2.0**k for k in range(-2, 7)),
+            "standard": tuple(2.0**k for k in range(-7, 2)),
         }
     )
     # Steps of the errors, which in narrow deep chains are not enough to settle.

@@ -16,7 +16,6 @@ from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.tuned import Inference, Method, Recipe, teach
 from pcsnn.training import evaluate
 
-
 _SLOWLY = Inference(step_size=0.02, steps=20, nodes="activation")
 _INFERS = {
     "inference": Method(rule="inference", optimiser="adam", rate=0.003, inference=_SLOWLY),
