@@ -15,6 +15,9 @@ should get, and both fit any training loop::
 from pcsnn import interrupt  # noqa: F401  before what takes seconds: Ctrl-C may come any time
 
 # isort: split
+from importlib import import_module
+from typing import Any
+
 from pcsnn import deprecated, energies
 from pcsnn.backprop import Backprop
 from pcsnn.chains import Chain
@@ -35,7 +38,13 @@ from pcsnn.training import evaluate, train
 __version__ = "0.1.0"
 
 deprecated.install()
-__getattr__ = deprecated.moved(__name__, {})
+_moved = deprecated.moved(__name__, {})
+
+
+def __getattr__(name: str) -> Any:
+    """Spiking networks, imported when they are first asked for, and names that have moved."""
+    return import_module("pcsnn.spiking") if name == "spiking" else _moved(name)
+
 
 __all__ = [
     "ZIL",

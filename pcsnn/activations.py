@@ -302,3 +302,6 @@ _PYTORCHS: dict[Any, str] = {
     F.silu: "silu",
     F.gelu: "gelu",
 }
+
+#: The activation that leaves everything as it is; shared, so not for a network's own layers.
+IDENTITY = activation("identity")

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.activations import Activation, Softmax, activation
+from pcsnn.activations import IDENTITY, Activation, Softmax
 from pcsnn.chains import Chain
 from pcsnn.data import targets
-from pcsnn.likelihood import Loss, as_loss
+from pcsnn.likelihood import Loss, admit_outputs, untried
 from pcsnn.networks import Network
+from pcsnn.nodes import nodes_of
+from pcsnn.plain import OWN_FORWARD, changed
 from pcsnn.rules import Inputs
 
 
@@ -36,32 +38,19 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     if not isinstance(network, Network | Chain):
         return y
     assert torch.is_tensor(x)
-    given, n_out = y.is_floating_point(), network.outputs
-    if not given:
-        one = x.dim() < 3 or network.copies is None
-        _admit_labels(y, x.shape[:1] if one else x.shape[:2], n_out)
-        y = targets(y.flatten(), n_out, x.dtype).view(*y.shape, -1)
-    if y.dim() == 2 and y.shape[1] != n_out:
-        raise ValueError(f"y must have {n_out} columns, not {y.shape[1]}")
-    if y.dim() < 2 or y.shape[-1] != n_out:
-        raise ValueError(
-            f"y must hold labels (batch,) or targets (batch, {n_out}), not {tuple(y.shape)}"
-        )
-    batch = x.shape[:1] if network.copies is None else x.shape[-2:-1]
-    if y.shape[-2:-1] != batch:
-        raise ValueError(f"x holds {batch[0]} samples, but y has shape {tuple(y.shape)}")
-    if y.dim() > 2 and y.shape[:-2] != (network.copies,):
-        raise ValueError(f"y has shape {tuple(y.shape)}, which fits no {_noun(network)}")
-    validate.same_kind("y", y, "the network", parameter_of(network))
-    if given and loss is not None and loss.takes != "anything":
-        validate.probabilities("y", y)
-    return y if network.copies is None else y.expand(network.copies, *y.shape[-2:])
+    copies = network.copies
+    output: tuple[int, ...] = (x.shape[0 if copies is None else -2], network.outputs)
+    if copies is not None and y.shape[:1] == (copies,) and y.dim() == 2 + y.is_floating_point():
+        output = (copies, *output)
+    given = _targets(output, y, parameter_of(network), loss)
+    return given if copies is None else given.expand(copies, *given.shape[-2:])
 
 
 def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | None]:
     """The targets of an output of any shape ``(B, …, n)``: itself, or labels ``(B, …)``.
 
-    A label of −1 asks for nothing: there is no target at its position.
+    Where a sample has labels for several positions, −1 asks for nothing: there is no target at
+    its position.
 
     Returns:
         The targets, of the output's shape; and, for labels of positions of each sample, where
@@ -71,31 +60,37 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
         TypeError, ValueError: in a sentence that names ``y``.
     """
     validate.tensor("y", y, floating=False)
-    if not y.is_floating_point():
-        _admit_labels(y, u.shape[:-1], u.shape[-1])
-        if y.shape != u.shape[:-1]:
-            raise ValueError(
-                f"y must hold labels of shape {tuple(u.shape[:-1])} for an output of shape "
-                f"{tuple(u.shape)}, not {tuple(y.shape)}"
-            )
-        asked = y != NO_LABEL
-        if not bool(asked.any()):
-            raise ValueError("y holds no label: all are -1, which asks for nothing")
-        given = targets(y.masked_fill(~asked, 0).flatten(), u.shape[-1], u.dtype)
-        everywhere = y.dim() == 1 and bool(asked.all())
-        return given.view(*y.shape, -1), None if everywhere else asked.to(u.dtype)
-    if y.shape != u.shape:
-        raise ValueError(
-            f"y must have the output's shape {tuple(u.shape)}, or be labels of shape "
-            f"{tuple(u.shape[:-1])}, not of shape {tuple(y.shape)}"
-        )
-    validate.same_kind("y", y, "the network's output", u)
-    if loss.takes != "anything":
-        validate.probabilities("y", y.flatten(0, -2))
-    return y, None
+    if y.is_floating_point() or y.dim() < 2:
+        return _targets(u.shape, y, u, loss), None
+    asked = y != NO_LABEL
+    given = _targets(u.shape, y.masked_fill(~asked, 0), u, loss)
+    if not bool(asked.any()):
+        raise ValueError("y holds no label: all are -1, which asks for nothing")
+    return given, asked.to(u.dtype)
 
 
 NO_LABEL = -1
+
+
+def _targets(output: Sequence[int], y: Tensor, like: Tensor, loss: Loss | None) -> Tensor:
+    """The targets of an output of this shape, ``(…, n)``: itself, or labels ``(…)``."""
+    *samples, n = output
+    labels = not y.is_floating_point()
+    if labels:
+        _admit_labels(y, samples, n)
+    if y.shape != (tuple(samples) if labels else output):
+        raise ValueError(
+            f"y must have the output's shape {tuple(output)}, or be labels of shape "
+            f"{tuple(samples)}, not of shape {tuple(y.shape)}"
+        )
+    if loss is not None:
+        admit_outputs(loss, n, like)
+    if labels:
+        return targets(y.flatten(), n, like.dtype).view(*y.shape, -1)
+    validate.same_kind("y", y, "the network's output", like)
+    if loss is not None and loss.takes != "anything":
+        validate.probabilities("y", y)
+    return y
 
 
 def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
@@ -105,16 +100,18 @@ def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
             f"y has shape {tuple(y.shape)}, but labels {tuple(shape)}: give y.squeeze(-1)"
         )
     if y.shape == (*shape, classes):
+        labels = "y.squeeze(-1)" if classes == 1 else "y.argmax(-1)"
         raise ValueError(
             f"y has shape {tuple(y.shape)} and whole numbers, but labels have shape "
-            f"{tuple(shape)} and targets the network's dtype: give y.argmax(-1), or y.to(dtype)"
+            f"{tuple(shape)} and targets the network's dtype: give {labels}, or y.to(dtype)"
         )
 
 
 def admit_input(network: nn.Module, x: Inputs) -> None:
     """Refuse inputs that do not fit their network."""
     if not isinstance(network, nn.Module):
-        raise TypeError(f"network must be a torch.nn.Module, not {_kind(network)}")
+        raise TypeError(f"network must be a torch.nn.Module, not {validate.kind_of(network)}")
+    _admit_forward(network)
     if isinstance(network, Network):
         network.admit_layers()
         _admit_rows(network, x)
@@ -125,40 +122,48 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
                 raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
     parameter = parameter_of(network)
     for name, part in _named(x):
+        if part.requires_grad and (not part.is_leaf or isinstance(part, nn.Parameter)):
+            raise ValueError(
+                f"{name} requires a gradient, which rules do not hand back to what lies before "
+                f"the network: give {name}.detach(), or put what made it into the network"
+            )
         if part.is_floating_point():
             validate.same_kind(name, part, "the network", parameter)
         elif part.device != parameter.device:
             raise ValueError(f"{name} is on {part.device}, but the network on {parameter.device}")
+    refuse_autocast()
+
+
+def refuse_autocast() -> None:
+    """Refuse to compute where products are rounded to another precision than their factors'."""
     if torch._C._is_any_autocast_enabled():  # the public question takes ten times as long
         raise TypeError(
-            "autocast mixes precisions within a step, which rules do not: build the network "
-            "with dtype=torch.bfloat16, and leave autocast"
+            "autocast mixes precisions within a step, which neither rules nor simulations do: "
+            "build the network with dtype=torch.bfloat16, and leave autocast"
         )
 
 
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether :meth:`torch.nn.Module.compile` has been called on it."""
-    return getattr(module, "_compiled_call_impl", None) is not None
+def _admit_forward(network: nn.Module) -> None:
+    """Refuse a subclass of ours that does something else than its layers do."""
+    for kind in (Network, Chain):
+        if isinstance(network, kind) and changed(network, kind) == OWN_FORWARD:
+            raise ValueError(
+                f"network is a {type(network).__name__} with a forward of its own, which rules "
+                f"that know a pcsnn.{kind.__name__} pass by: write an nn.Module with this "
+                "forward that holds the network"
+            )
 
 
 def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
     """Refuse what autograd cannot go through.
 
     Raises:
-        TypeError: for a module that ``torch.compile`` has made.
-        ValueError: under :func:`torch.inference_mode`, and for tensors made there.
+        TypeError: for a module that ``torch.compile`` has made, or one with such a part.
+        ValueError: under :func:`torch.inference_mode`, for tensors made there, and for a module
+            that waits for autograd to average gradients.
     """
-    if hasattr(network, "_orig_mod"):
-        raise TypeError(
-            "network is what torch.compile made, whose value nodes are out of reach: give the "
-            "module that it was made of"
-        )
-    compiled = (name for name, part in network.named_modules() if _is_compiled(part))
-    if (name := next(compiled, None)) is not None:
-        raise TypeError(
-            f"network{name and '.' + name} was compiled in place, and its value nodes are out of "
-            "reach: learn with a module whose compile() has not been called"
-        )
+    for name, part in network.named_modules():
+        _admit_part(f"network.{name}" if name else "network", part)
     if torch.is_inference_mode_enabled():
         raise ValueError("a rule needs autograd for this network: leave torch.inference_mode")
     for name, part in (*_named(x), *network.named_parameters()):
@@ -167,6 +172,24 @@ def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
                 f"{name} was made under torch.inference_mode, which autograd cannot go through: "
                 f"give {name}.clone()"
             )
+
+
+def _admit_part(name: str, part: nn.Module) -> None:
+    if "_orig_mod" in part._modules and (name == "network" or nodes_of(part)):
+        raise TypeError(
+            f"{name} is what torch.compile made, whose value nodes are out of reach: give the "
+            "module that it was made of"
+        )
+    if getattr(part, "_compiled_call_impl", None) is not None:
+        raise TypeError(
+            f"{name} was compiled in place, and its value nodes are out of "
+            "reach: learn with a module whose compile() has not been called"
+        )
+    if isinstance(part, nn.parallel.DistributedDataParallel):
+        raise ValueError(
+            f"{name} is a DistributedDataParallel, which averages what autograd fills, and rules "
+            f"fill .grad themselves: give {name}.module, and average its gradients"
+        )
 
 
 def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
@@ -190,7 +213,7 @@ def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
 
 def _admit_rows(network: Network, x: Inputs) -> None:
     if not torch.is_tensor(x):
-        raise TypeError(f"x must be a tensor, not {_kind(x)}")
+        raise TypeError(f"x must be a tensor, not {validate.kind_of(x)}")
     if network.copies is None or x.dim() != 3:
         validate.matrix("x", x, network.inputs)
     elif x.shape[0] != network.copies or x.shape[2] != network.inputs:
@@ -210,10 +233,6 @@ def _named(x: Inputs) -> list[tuple[str, Tensor]]:
     if not x:
         raise ValueError("x is an empty tuple")
     return [("x" if len(x) == 1 else f"x[{k}]", part) for k, part in enumerate(x)]
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _shape(part: Tensor) -> str:
@@ -239,10 +258,6 @@ def _first(module: nn.Module) -> Tensor | None:
     return None
 
 
-def _noun(network: Network | Chain) -> str:
-    return "network" if network.copies is None else f"stack of {network.copies} networks"
-
-
 def copies_of(network: nn.Module) -> int | None:
     """K for K networks as one, otherwise ``None``."""
     return network.copies if isinstance(network, Network) else None
@@ -250,10 +265,12 @@ def copies_of(network: nn.Module) -> int | None:
 
 def read_out_of(network: nn.Module) -> Activation:
     """What turns the last value node into the prediction."""
-    return network.read_out() if isinstance(network, Network | Chain) else _IDENTITY
+    return network.read_out() if isinstance(network, Network | Chain) else IDENTITY
 
 
-_IDENTITY = activation("identity")
+def below_read_out(network: nn.Module) -> Callable[..., Any]:
+    """What gives the last value node: all of the network but :func:`read_out_of` it."""
+    return network.last_node if isinstance(network, Network | Chain) else network
 
 
 def admit_loss(network: nn.Module, loss: str | Loss) -> Loss:
@@ -263,7 +280,7 @@ def admit_loss(network: nn.Module, loss: str | Loss) -> Loss:
         ValueError: for logits that have already passed an activation, and for probabilities
             that do not come from a softmax.
     """
-    loss = as_loss(loss)
+    loss = untried(loss)  # until the number of outputs is known
     if loss.takes == "logits" and isinstance(last := _last_of(network), _SQUASHED):
         raise ValueError(
             f"loss {loss.name!r} takes logits, but the network ends in a {type(last).__name__}: "

@@ -10,6 +10,7 @@ is one line of code a layer. With the batch first, ``Wᵀδ`` for each sample is
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.activations import activation
+from pcsnn.activations import IDENTITY
 from pcsnn.admission import (
     admit,
     admit_for_autograd,
@@ -145,9 +146,20 @@ class Backprop(Rule):
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
         """Fill ``.grad`` with the gradient of the mean loss over the batch.
 
+        Args:
+            network: any module; its value nodes hand on what is predicted.
+            x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes, several in a
+                tuple.
+            y: labels ``(B,)`` or targets ``(B, n)``; for an output ``(B, …, n)`` labels ``(B, …)``,
+                of which -1 asks for nothing, or targets of its shape.
+
+        Returns:
+            The loss, and the prediction.
+
         Raises:
             TypeError, ValueError: for a batch that does not fit the network.
-            DivergenceError: where activity, loss or weights are not finite.
+            DivergenceError: where activity, loss, weights or gradients are not finite; nothing is
+                filled.
         """
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
@@ -155,17 +167,27 @@ class Backprop(Rule):
             return self._by_autograd(network, x, y, loss)
         assert torch.is_tensor(x)
         trace = forward(network, x)
-        energy = OutputEnergy(loss, _IDENTITY)  # whose functions take what is not finite
+        energy = OutputEnergy(loss, IDENTITY)  # whose functions take what is not finite
         losses = energy.value(trace.prediction, y)
         gradient = energy.error(trace.prediction, y) / -x.shape[-2]
         careful = self.on_divergence == "raise"
-        if careful and not all_finite([x, y, *trace.z, losses, gradient]):
+        if careful and not all_finite([x, y, *trace.z, gradient]):
             explain_non_finite(network, x, y)
         found = deltas(network, trace, gradient)
-        if careful and not all_finite([found[0].affine]):  # where all errors end
+        pairs = [
+            pair
+            for layer, error, a in zip(network.layers, found, trace.a, strict=False)
+            for pair in _gradients(layer, error, a)
+        ]
+        if (
+            careful
+            # Where all errors end; and of a large loss products may not be finite, either.
+            and not all_finite([found[0].affine, losses.square()])
+            and not all_finite([losses, *(gradient for _, gradient in pairs)])
+        ):
             explain_non_finite(network, x, y)
-        for layer, error, a in zip(network.layers, found, trace.a, strict=False):
-            _fill(layer, error, a)
+        for parameter, gradient in pairs:
+            accumulate(parameter, gradient)
         trace.update_moving()
         return Report(losses.mean(dim=-1), trace.prediction)
 
@@ -183,7 +205,7 @@ class Backprop(Rule):
             if prediction.dim() < 2:
                 raise ValueError("network must give one tensor (batch, …) of numbers")
             u = prediction.detach()
-            energy, batch = OutputEnergy(loss, _IDENTITY), u.shape[-2 if copies_of(network) else 0]
+            energy, batch = OutputEnergy(loss, IDENTITY), u.shape[-2 if copies_of(network) else 0]
             if not isinstance(network, Network | Chain):
                 y, asked = admit_targets(u, y, loss)
                 if asked is not None:
@@ -194,7 +216,7 @@ class Backprop(Rule):
             careful = self.on_divergence == "raise"
             if careful and not all_finite([losses, *(g for _, g in found)]):
                 explain_non_finite(network, x, y)
-        except Exception:
+        except BaseException:
             for buffer, before in kept:
                 buffer.data.copy_(before)  # a refused batch moves no averages
             raise
@@ -241,9 +263,6 @@ def _mean(losses: Tensor, network: nn.Module, batch: int) -> Tensor:
     return losses.mean(dim=-1) if copies_of(network) else losses.sum() / batch
 
 
-_IDENTITY = activation("identity")
-
-
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether all entries of all tensors are finite.
 
@@ -257,11 +276,11 @@ def all_finite(tensors: list[Tensor]) -> bool:
     return quick or all(bool(torch.isfinite(t).all()) for t in tensors)
 
 
-def _fill(layer: Layer, error: LayerError, a: Tensor) -> None:
-    """The gradients of one layer, eqs 23 and 24: ``δ aᵀ`` for weights, ``δ`` for biases."""
+def _gradients(layer: Layer, error: LayerError, a: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Those of one layer, eqs 23 and 24: ``δ aᵀ`` for weights, ``δ`` for biases."""
     if layer.norm is not None and error.norm is not None:
-        accumulate(layer.norm.weight, error.norm.gamma)
-        accumulate(layer.norm.bias, error.norm.beta)
-    accumulate(layer.linear.weight, error.affine.mT @ a)
+        yield layer.norm.weight, error.norm.gamma
+        yield layer.norm.bias, error.norm.beta
+    yield layer.linear.weight, error.affine.mT @ a
     if layer.linear.bias is not None:
-        accumulate(layer.linear.bias, error.affine.sum(dim=-2))
+        yield layer.linear.bias, error.affine.sum(dim=-2)

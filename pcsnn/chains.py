@@ -48,14 +48,11 @@ class Chain(nn.Module):
         read_out: str | Activation | Callable[[Tensor], Tensor] = "identity",
     ) -> None:
         super().__init__()
-        if isinstance(stages, nn.Module) and not isinstance(stages, nn.Sequential | nn.ModuleList):
-            raise TypeError(f"stages must be a sequence of modules, not {type(stages).__name__}")
+        validate.sequence("stages", stages, "modules")
         if len(stages) == 0:
             raise ValueError("stages is empty")
         for k, stage in enumerate(stages):
-            if not isinstance(stage, nn.Module):
-                what = stage.__name__ if isinstance(stage, type) else type(stage).__name__
-                raise TypeError(f"stages[{k}] must be a module, not {what}")
+            validate.instance(f"stages[{k}]", stage, nn.Module, "a module")
         self.depth = len(stages)
         self.chain = nn.ModuleList(stages)
         self.nodes: Sequence[ValueNode] = nn.ModuleList(  # type: ignore[assignment]

@@ -61,8 +61,7 @@ def stack(networks: Sequence[Network]) -> Network:
             a stack has not: batch norm, noise in training, weights that are tied or not simply
             the layers' own.
     """
-    if isinstance(networks, nn.Module):
-        raise TypeError(f"networks must be a sequence of networks, not a {type(networks).__name__}")
+    validate.sequence("networks", networks, "networks")
     if not networks:
         raise ValueError("networks is empty")
     first = networks[0]

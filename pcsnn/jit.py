@@ -30,6 +30,16 @@ def available() -> bool:
     return True
 
 
+def admit_engine(engine: str | None) -> None:
+    """Refuse what is neither compiled functions nor PyTorch, nor ``None``, the first of the two.
+
+    Raises:
+        ValueError: names it.
+    """
+    if engine not in (None, "kernel", "torch"):
+        raise ValueError(f"engine must be 'kernel', 'torch' or None, not {engine!r}")
+
+
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator: what ``numba.njit`` makes of a function with these options.
 

@@ -12,9 +12,11 @@ Shapes: predictions and targets ``(B, n)``, losses ``(B,)``, one per sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -148,8 +150,12 @@ class Loss:
 
     ``value`` gives ``(B,)``, one number a sample; ``gradient`` gives ``(B, n)``, the
     derivative of each sample's loss with respect to that sample's prediction. Rules take
-    the mean over the batch. ``takes`` says what a prediction has to be: ``"anything"``,
-    ``"logits"`` or ``"probabilities"``.
+    the mean over the batch. ``takes`` says what a prediction has to be: ``"anything"``, the
+    ``"logits"`` of a softmax over classes, or their ``"probabilities"``.
+
+    Raises:
+        ValueError: for values or gradients of another shape, and a gradient that is not the
+            value's.
     """
 
     name: str
@@ -159,23 +165,14 @@ class Loss:
 
     def __post_init__(self) -> None:
         validate.one_of("takes", self.takes, ("anything", "logits", "probabilities"))
+        if not isinstance(self.value, _Each):  # whose gradient is autograd's
+            _examine(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A loss that is known stays, copied or pickled, the one that is known."""
         if LOSSES.get(self.name) is self:
             return as_loss, (self.name,)
         return Loss, (self.name, self.value, self.gradient, self.takes)
-
-
-LOSSES = {
-    loss.name: loss
-    for loss in (
-        Loss("squared_error", squared_error, squared_error_gradient),
-        Loss("gaussian_nll", gaussian_nll, gaussian_nll_gradient),
-        Loss("cross_entropy", cross_entropy, cross_entropy_gradient, takes="logits"),
-        Loss("categorical_nll", categorical_nll, categorical_nll_gradient, takes="probabilities"),
-    )
-}
 
 
 def as_loss(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
@@ -185,20 +182,51 @@ def as_loss(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
         loss: a name, a :class:`Loss`, or any function or module of ``(prediction, target)``,
             two tensors ``(B, n)``, that gives the mean of what each sample costs alone, such as
             ``nn.SmoothL1Loss()``; its gradient is autograd's. Labels reach it as one-hot rows,
-            for which ``nn.CrossEntropyLoss`` has weights of the classes but no ``ignore_index``.
+            for which ``nn.CrossEntropyLoss`` has neither a ``weight`` nor an ``ignore_index``.
 
     Raises:
-        TypeError, ValueError: for a name that is not there, a loss that is no mean over samples
-            (``reduction="sum"``), values or gradients of another shape, and a gradient that is
-            not the value's.
+        TypeError, ValueError: for a name that is not there, and a loss that is no mean over
+            samples (``reduction="sum"``). One that cannot take the four outputs it is tried with
+            here may be of others: :func:`admit_outputs` tries it with those of a network.
     """
+    found = untried(loss)
+    if not isinstance(loss, Loss) and isinstance(found.value, _Each):
+        p, y = _trial()
+        with suppress(_OtherOutputsError):
+            _try(found, p, y)
+            with _answering(found, p):
+                found.value(p, y)  # many samples at a time
+    return found
+
+
+def untried(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The same, for someone who will know the number of outputs: see :func:`admit_outputs`."""
     if isinstance(loss, Loss):
-        if LOSSES.get(loss.name) is not loss:
-            _examine(loss)
         return loss
     if not callable(loss) or isinstance(loss, type):
         return LOSSES[validate.one_of("loss", loss, LOSSES)]  # type: ignore[arg-type]
     return _wrapped(loss)
+
+
+def admit_outputs(loss: Loss, outputs: int, like: Tensor) -> None:
+    """Refuse a loss that says nothing of so many outputs, or is no mean over samples of them.
+
+    Args:
+        loss: of one's own it is tried at each call, for a module may change between them.
+        outputs: how many a prediction has.
+        like: a tensor of its precision, on its device.
+
+    Raises:
+        ValueError: for a single output and a loss over classes, which a softmax gives it whole:
+            the loss is 0, and so is its gradient.
+    """
+    if outputs == 1 and loss.takes != "anything":
+        raise ValueError(
+            f"loss {loss.name!r} must have an output for each class, not 1, whose softmax is 1 "
+            "whatever it is: give the network two, or a loss such as nn.BCEWithLogitsLoss()"
+        )
+    if isinstance(loss.value, _Each):
+        _try(loss, *_trial(outputs, like.dtype, like.device))
 
 
 def gaussian(sigma: float) -> Loss:
@@ -225,40 +253,73 @@ class _Each:
 
 @dataclass(frozen=True)
 class _Slopes:
-    """The derivative of each sample's loss, ``(…, B, n)``, by autograd."""
+    """The derivative of each sample's loss, ``(…, B, n)``: autograd's of the mean, B times."""
 
-    value: _Each
+    function: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        _matching(prediction, target)
         with torch.inference_mode(False), torch.enable_grad():
-            p = prediction.detach().clone().requires_grad_()
-            return torch.autograd.grad(self.value(p, target.detach().clone()).sum(), p)[0]
+            p, y = (t.detach().flatten(0, -2).clone() for t in (prediction, target))
+            slope = torch.autograd.grad(self.function(p.requires_grad_(), y), p)[0]
+        return (len(p) * slope).view(prediction.shape)
 
 
-@lru_cache(maxsize=64)
 def _wrapped(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """A loss of PyTorch's or of somebody's own, whose derivative is autograd's."""
     name = getattr(function, "__name__", type(function).__name__)
-    categorical = function is F.cross_entropy or isinstance(function, nn.CrossEntropyLoss)
+    categorical = isinstance(function, nn.CrossEntropyLoss)
     if function is F.cross_entropy or (categorical and _plain(function)):
         return LOSSES["cross_entropy"]
+    if categorical and function.weight is not None:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"loss {name} must have no weight, for a mean of labels is divided by theirs, and "
+            "so no mean over samples: give lambda z, y: F.cross_entropy(z, y, weight=…), which "
+            "of one-hot rows is one"
+        )
     if isinstance(function, nn.Module) and next(function.parameters(), None) is not None:
         raise ValueError(f"loss {name} has parameters, which would not learn")
-    each, (p, y) = _Each(function), _trial()
-    weight = getattr(function, "weight", None)
-    if torch.is_tensor(weight):  # one for each class: so many are tried
-        p, y = _trial(len(weight), weight.dtype)
-    try:
-        whole, alone = function(p, y), each(p, y)
-    except (RuntimeError, TypeError, ValueError) as error:
+    takes = "logits" if categorical else "anything"
+    return Loss(f"{name} by autograd", _Each(function), _Slopes(function), takes)
+
+
+class _OtherOutputsError(ValueError):
+    """A loss that cannot take these outputs, and perhaps can take others."""
+
+
+def _try(loss: Loss, p: Tensor, y: Tensor) -> None:
+    """Refuse a function that is no mean over samples of what each costs alone."""
+    assert isinstance(loss.value, _Each)
+    tolerance = max(1e-4, 8 * torch.finfo(p.dtype).eps)
+    samples = zip(p.split(1), y.split(1), strict=True)
+    with _answering(loss, p, _OtherOutputsError):
+        found = [loss.value.function(*rows) for rows in ((p, y), *samples)]
+    numbers = [float(f) for f in found if torch.is_tensor(f) and f.shape == ()]
+    tolerance *= max(map(abs, numbers), default=0)
+    if len(numbers) < len(found) or not math.isclose(
+        numbers[0], fmean(numbers[1:]), abs_tol=tolerance
+    ):
         raise ValueError(
-            f"loss {name} must take a prediction and a target (B, n) and give one number: {error}"
-        ) from error
-    if whole.shape != () or not torch.allclose(whole, alone.mean(), rtol=1e-4):
-        raise ValueError(
-            f"loss {name} must be the mean of what each sample costs alone (reduction='mean')"
+            f"loss {_given(loss)} must be the mean of what each sample costs alone "
+            "(reduction='mean')"
         )
-    return Loss(f"{name} by autograd", each, _Slopes(each), "logits" if categorical else "anything")
+
+
+@contextmanager
+def _answering(loss: Loss, p: Tensor, kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Say of a function that does not take what it is tried with what it must do."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        kind = ValueError if isinstance(error, TypeError) else kind
+        raise kind(
+            f"loss {_given(loss)} must take a prediction and a target (B, n) and give one number, "
+            f"which for n = {p.shape[1]} it does not: {error}"
+        ) from error
+
+
+def _given(loss: Loss) -> str:
+    return loss.name.removesuffix(" by autograd")
 
 
 def _plain(loss: Any) -> bool:
@@ -269,13 +330,15 @@ def _plain(loss: Any) -> bool:
     )
 
 
-def _trial(n: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def _trial(
+    n: int = 4, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """Three samples, probabilities that no loss takes for a special case."""
-    z = torch.linspace(0.3, 2.9, 6 * n, dtype=dtype).mul(7).sin().view(2, 3, n)
-    return z.softmax(-1)[0], z.softmax(-1)[1]
+    z = torch.linspace(0.3, 2.9, 6 * n, dtype=dtype, device=device).mul(7).sin().view(2, 3, n)
+    p, y = z.softmax(-1) if n > 1 else z.sigmoid()  # a single output's softmax is 1
+    return p, y
 
 
-@lru_cache(maxsize=64)
 def _examine(loss: Loss) -> None:
     """Refuse values and gradients of another shape, and a gradient that is not the value's."""
     p, y = _trial()
@@ -321,3 +384,14 @@ def _probabilities(q: Tensor, y: Tensor) -> None:
     _none_negative("prediction", q)
     _none_negative("target", y)
     validate.probabilities("prediction", q)
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (
+        Loss("squared_error", squared_error, squared_error_gradient),
+        Loss("gaussian_nll", gaussian_nll, gaussian_nll_gradient),
+        Loss("cross_entropy", cross_entropy, cross_entropy_gradient, takes="logits"),
+        Loss("categorical_nll", categorical_nll, categorical_nll_gradient, takes="probabilities"),
+    )
+}

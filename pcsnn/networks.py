@@ -25,11 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
-from pcsnn.activations import Activation, activation, known_as
+from pcsnn.activations import IDENTITY, Activation, activation, known_as
 from pcsnn.energies import Categorical, Energy, as_energy
 from pcsnn.initialisation import initialise
-from pcsnn.nodes import ValueNode
-from pcsnn.plain import hooked, written
+from pcsnn.nodes import ValueNode, visitor
+from pcsnn.plain import changed, hooked, written
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -113,6 +113,7 @@ class Network(nn.Module):
         energies: str | Sequence[str | Energy] = "gaussian",
     ) -> None:
         super().__init__()
+        validate.sequence("layers", layers, "layers")
         if len(layers) == 0:
             raise ValueError("layers is empty")
         for k, layer in enumerate(layers):
@@ -141,7 +142,7 @@ class Network(nn.Module):
         """The prediction ``ŷ = a^(L)`` for a batch ``(B, n_in)``: the layers composed."""
         if self.copies is None:
             validate.matrix("x", x, self.inputs)
-        if self._nodes_matter():
+        if self._goes_by_nodes():
             return self.read_out()(self.last_node(x))
         a = self.input_activation(x)
         for layer in self.layers:
@@ -259,18 +260,18 @@ class Network(nn.Module):
         Hooks, parametrisations and forwards of one's own are honoured where modules are run,
         not where their weights are read.
         """
-        if reason := hooked(self):
+        if reason := changed(self, Network):
             return f"it {reason}"
         modules = self._modules
         if reason := written(Activation, modules["input_activation"]):
             return f"input_activation {reason}"
         for k, node in enumerate(modules["nodes"]._modules.values()):  # type: ignore[union-attr]
-            if reason := hooked(node):
+            if reason := changed(node, ValueNode):
                 return f"nodes[{k}] {reason}"
         for l, layer in enumerate(modules["layers"]._modules.values()):  # type: ignore[union-attr]
             held = layer._modules
             reason = (
-                ("forward of its own" if type(layer) is not Layer else hooked(layer))
+                (f"is a {type(layer).__name__}" if type(layer) is not Layer else hooked(layer))
                 or written(nn.Linear, held["linear"])
                 or written(Activation, held["activation"])
                 or ("" if held.get("norm") is None else written(nn.BatchNorm1d, held["norm"]))
@@ -279,13 +280,21 @@ class Network(nn.Module):
                 return f"layers[{l}] {reason}"
         return ""
 
-    def _nodes_matter(self) -> bool:
-        """Whether a value node does anything to what passes it."""
+    def _goes_by_nodes(self) -> bool:
+        """Whether a value node does anything to what passes it, or someone looks at it."""
         nodes = self._modules["nodes"]._modules.values()  # type: ignore[union-attr]
         return any(
-            not node.energy.passes or hooked(node)  # type: ignore
+            not node.energy.passes or changed(node, ValueNode)  # type: ignore
             for node in nodes
-        )
+        ) or (visitor() is not None and not self.around_nodes())
+
+    def around_nodes(self) -> str:
+        """What runs around a whole layer, and so around the value node within it; or nothing."""
+        if self.value_nodes == "pre-activation":
+            for l, layer in enumerate(self.layers):
+                if reason := changed(layer, Layer):
+                    return f"layers[{l}] {reason}"
+        return ""
 
     def not_ordinary(self) -> str:
         """Why its forward pass is not its layers composed, each as it is written; or nothing."""
@@ -319,7 +328,7 @@ class Network(nn.Module):
 
     def read_out(self) -> Activation:
         """What turns the last value node into the prediction."""
-        return _IDENTITY if self.value_nodes == "activation" else self.output_activation
+        return IDENTITY if self.value_nodes == "activation" else self.output_activation
 
     def extra_repr(self) -> str:
         """Where the value nodes are."""
@@ -349,6 +358,7 @@ def energies_of(energies: str | Sequence[str | Energy], count: int) -> list[Ener
         if not isinstance(energies, str) and count > 1:
             raise ValueError("energies must name one for all nodes, or hold one for each")
         energies = [energies] * count
+    validate.sequence("energies", energies, "energies")
     if len(energies) != count:
         raise ValueError(
             f"energies must hold {count}, one for each hidden layer, not {len(energies)}"
@@ -364,9 +374,6 @@ def _admit_softmaxes(layers: Sequence[Layer], energies: Sequence[Energy]) -> Non
                 f"layers[{l}] has a softmax, and so has the categorical energy of its value node: "
                 "give the layer the activation 'identity', or mlp energies='matched'"
             )
-
-
-_IDENTITY = activation("identity")
 
 
 Squash = str | Activation | Callable[[Tensor], Tensor]
@@ -477,7 +484,10 @@ def _matched(
         if softmax and n < 2:
             raise ValueError(f"sizes[{l}] is 1, but a softmax needs at least 2 units")
     return (
-        [_IDENTITY if softmax else sigma for sigma, softmax in zip(sigmas, moves, strict=True)],
+        [
+            activation("identity") if softmax else sigma
+            for sigma, softmax in zip(sigmas, moves, strict=True)
+        ],
         ["categorical" if softmax else "gaussian" for softmax in moves],
     )
 

@@ -7,6 +7,7 @@ is the place where a value is held: what flows in is the prediction, what flows 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.energies import Energy, as_energy
+from pcsnn.plain import changed
 
 
 class Visitor(Protocol):
@@ -33,6 +35,11 @@ class ValueNode(nn.Module):
         energy: what it costs to hold another value than the one predicted: a name in
             :data:`pcsnn.energies.ENERGIES` or an :class:`~pcsnn.energies.Energy`.
 
+    It takes and gives a batch of any shape, ``(B, …)``.
+
+    Raises:
+        ValueError: for what is no energy, and a name that is not there.
+
     Example:
         >>> class Residual(nn.Module):
         ...     def __init__(self):
@@ -49,17 +56,21 @@ class ValueNode(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """What the energy hands on of ``u``, or of the value that is held here instead."""
-        # What torch.compile made is refused where a visitor comes, and not every version can
-        # look for one.
-        visitor = None if torch.compiler.is_compiling() else _visitor.get()
-        if visitor is not None:
-            return visitor.meet(self, u)
+        if (present := visitor()) is not None:
+            return present.meet(self, u)
         energy = self.energy.begin(u)
         return energy.hand_on(energy.rest(u))
 
 
 # Of this thread, and not of a node: so a node that no module holds is met as well, and refused.
 _visitor: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
+
+
+def visitor() -> Visitor | None:
+    """Who looks at the forward pass that is under way, if anyone does."""
+    # What torch.compile made is refused where a visitor comes, and not every version can look
+    # for one.
+    return None if torch.compiler.is_compiling() else _visitor.get()
 
 
 @contextmanager
@@ -79,10 +90,13 @@ def nodes_of(network: nn.Module) -> list[tuple[str, ValueNode]]:
 
 def with_nodes(
     module: nn.Sequential,
-    after: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
+    after: type[nn.Module] | tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
     energy: str = "gaussian",
 ) -> nn.Sequential:
     """Put a value node after each layer of these kinds, but the last one.
+
+    Layers keep their names, and so their keys in a ``state_dict``; the node after the layer
+    ``name`` is ``name_node``. Only the module's own layers are looked at, not those within them.
 
     Args:
         module: its layers are taken over, not copied.
@@ -91,22 +105,51 @@ def with_nodes(
         energy: of every node, by name.
 
     Raises:
-        TypeError: for what is no Sequential: its forward is for its author to cut; for an
-            energy that is no name, which the nodes would share.
-        ValueError: where there would be no node.
+        TypeError: for what is no Sequential: its forward is for its author to cut; for what is no
+            kind of module; for an energy that is no name, which the nodes would share.
+        ValueError: where there would be no node, and for a module with hooks, or with a forward
+            of its own, which would be lost.
     """
     if not isinstance(module, nn.Sequential):
         raise TypeError(
             f"module must be an nn.Sequential, not a {type(module).__name__}: put a "
             "pcsnn.ValueNode into its forward by hand"
         )
+    if reason := changed(module, nn.Sequential):
+        raise ValueError(
+            f"module {reason}, which a new nn.Sequential would not have: put a pcsnn.ValueNode "
+            "into it by hand"
+        )
     if not isinstance(energy, str):
         raise TypeError(f"energy must be a name, of which each node makes its own, not {energy!r}")
-    places = [k for k, layer in enumerate(module) if isinstance(layer, after)][:-1]
-    if not places:
-        kinds = ", ".join(kind.__name__ for kind in after)
-        raise ValueError(f"module must hold at least two layers of the kinds {kinds}")
-    layers: list[nn.Module] = []
-    for k, layer in enumerate(module):
-        layers += [layer, ValueNode(energy)] if k in places else [layer]
-    return nn.Sequential(*layers)
+    *places, _ = _names(module, after)
+    layers: dict[str, nn.Module] = {}
+    for name, layer in module._modules.items():  # by all of its names, where a layer has several
+        assert layer is not None
+        layers[name] = layer
+        if name in places:
+            if (node := f"{name}_node") in module._modules:
+                raise ValueError(f"module holds a {node} already: give it another name")
+            layers[node] = ValueNode(energy).train(module.training)
+    found = nn.Sequential(OrderedDict(layers))
+    found.training = module.training  # and the layers' own modes are left as they are
+    return found
+
+
+def _names(
+    module: nn.Sequential, after: type[nn.Module] | tuple[type[nn.Module], ...]
+) -> list[str]:
+    """Of its layers of these kinds, two or more."""
+    kinds = after if isinstance(after, tuple) else (after,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"after must hold kinds of modules, such as nn.Linear, not {kind!r}")
+    found = [name for name, layer in module._modules.items() if isinstance(layer, kinds)]
+    if len(found) < 2:
+        within = sum(isinstance(part, kinds) for part in module.modules()) > len(found)
+        raise ValueError(
+            "module must hold at least two layers of the kinds "
+            + ", ".join(kind.__name__ for kind in kinds)
+            + (" itself: those within its layers are not looked at" if within else "")
+        )
+    return found

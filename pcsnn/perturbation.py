@@ -76,7 +76,7 @@ class WeightPerturbation(Rule):
         gradients = [torch.empty_like(p) for p in learning]
         for parameter, gradient in zip(learning, gradients, strict=True):
             for index in itertools.product(*map(range, parameter.shape)):
-                gradient[index] = self._slope(network, parameter[index], x, y, here)
+                gradient[index] = self._slope(network, parameter[index], x, y, loss, here)
         if not all_finite([here, *gradients]):
             explain_non_finite(network, x, y)
         for parameter, gradient in zip(learning, gradients, strict=True):
@@ -85,15 +85,15 @@ class WeightPerturbation(Rule):
         return Report(here, trace.prediction)
 
     def _slope(
-        self, network: Network, weight: Tensor, x: Tensor, y: Tensor, here: Tensor
+        self, network: Network, weight: Tensor, x: Tensor, y: Tensor, loss: Loss, here: Tensor
     ) -> Tensor:
         step, kept = self._step(weight.dtype), weight.clone()
         try:
             weight.copy_(kept + step)
-            above = mean_loss(network, x, y, self.loss)
+            above = mean_loss(network, x, y, loss)
             if self.scheme == "central":
                 weight.copy_(kept - step)
-                slope = (above - mean_loss(network, x, y, self.loss)) / (2 * step)
+                slope = (above - mean_loss(network, x, y, loss)) / (2 * step)
             else:
                 slope = (above - here) / step
         finally:  # when a person interrupts, too

@@ -12,28 +12,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pcsnn import validate
 from pcsnn.activations import Activation
 
 #: Forward passes that are ``W a + b`` and nothing else.
 WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}
+
+OWN_FORWARD = "has a forward of its own"
 
 
 def hooked(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
     own = part.__dict__  # rules ask this of each part at every call
     if "forward" in own:
-        return "has a forward of its own"
-    if (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-    ):
+        return OWN_FORWARD
+    if validate.hooks(part):
         return "has hooks"
     for parameter in own["_parameters"].values():
         if parameter is not None and has_hooks(parameter):
             return "it has hooks on a parameter"
     return ""
+
+
+def changed(part: nn.Module, kind: type[nn.Module]) -> str:
+    """Why a part does more than ``kind`` does, of which it may be a subclass; or nothing."""
+    return hooked(part) if type(part).forward is kind.forward else OWN_FORWARD
 
 
 def has_hooks(parameter: Tensor) -> bool:

@@ -7,7 +7,7 @@ the change it proposes, adding to what is there as ``loss.backward()`` does, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn, Protocol, Self
 
 import torch
@@ -25,7 +25,7 @@ class Report:
 
     Attributes:
         loss: of the forward pass, the mean over the batch; ``(K,)`` for K networks as one.
-        prediction: ``ŷ``, ``(B, n)``.
+        prediction: ``ŷ``, of the output's shape, ``(B, …, n)``.
         energy: ``F`` when the weights were changed, for rules that infer. It started at
             ``loss``, so that inference went wrong where it is above it.
         steps: inference steps taken.
@@ -45,7 +45,13 @@ class LearningRule(Protocol):
     """Anything that can stand where ``loss.backward()`` stood."""
 
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
-        """Fill ``.grad`` for one batch ``(B, n_in)`` with labels ``(B,)`` or targets ``(B, n)``."""
+        """Fill ``.grad`` for one batch.
+
+        Args:
+            network: whose parameters get a gradient.
+            x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes.
+            y: labels ``(B,)``, or ``(B, …)`` for an output ``(B, …, n)``, or targets of its shape.
+        """
         ...
 
 
@@ -53,14 +59,35 @@ class Rule:
     """What the rules of this package have in common: they are settings, made before any call."""
 
     def __new__(cls, *settings: Any, **named: Any) -> Self:
-        """Refuse a batch where settings are expected: the class is not the rule."""
+        """Refuse a batch, or feedback, where a loss is expected: the class is not the rule."""
         # A module without parameters may be a loss, such as nn.MSELoss().
-        first = settings[0] if settings else None
+        first, name = settings[0] if settings else None, cls.__name__
         learns = isinstance(first, nn.Module) and next(first.parameters(), None) is not None
-        if "network" in named or learns:
-            name = cls.__name__
+        if hasattr(first, "matrices"):
+            kind = type(first).__name__
+            raise TypeError(f"loss must be a loss, not a {kind}: write {name}(feedback=…)")
+        if "network" in named or (learns and len(settings) + len(named) > 1):
             raise TypeError(f"{name} is a class, no rule yet: write {name}()(network, x, y)")
         return super().__new__(cls)
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Rules are equal by their settings; ``dataclass`` leaves alone what it finds."""
+        super().__init_subclass__(**named)
+        if "__eq__" not in cls.__dict__:
+            cls.__eq__, cls.__hash__ = Rule.__eq__, Rule.__hash__  # type: ignore[method-assign]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is the same rule: tensors among the settings by their numbers."""
+        if type(self) is not type(other) or not is_dataclass(self):
+            return self is other
+        return self._settings() == other._settings()
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def _settings(self) -> list[Any]:
+        own = [getattr(self, f.name) for f in fields(self) if f.compare]  # type: ignore[arg-type]
+        return [value.tolist() if torch.is_tensor(value) else value for value in own]
 
 
 class DivergenceError(ArithmeticError):
@@ -81,12 +108,14 @@ def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
         if not bool(torch.isfinite(parameter).all()):
             raise DivergenceError(f"the network's {name} holds NaN or infinite values")
     raise DivergenceError(
-        "the activity or the loss is not finite: too large for its dtype, or the log of zero"
+        "the activity or the loss is not finite, or its gradient: too large for its dtype, or the "
+        "log of zero"
     )
 
 
 def refuse_hooks_on_grad(network: nn.Module) -> None:
     """Refuse, for a ``step()`` of a rule's own, hooks on a ``.grad`` that it never fills."""
+    validate.instance("network", network, nn.Module, "a torch.nn.Module")
     for name, parameter in network.named_parameters():
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise ValueError(
@@ -108,7 +137,9 @@ def accumulate(parameter: Tensor, gradient: Tensor) -> None:
 
 
 def of_its_own(gradient: Tensor, like: Tensor) -> Tensor:
-    """A gradient in memory of its own: autograd may hand out one for two, or one expanded."""
+    """A dense gradient in memory of its own: autograd may hand out one for two, or one expanded."""
+    if gradient.is_sparse:
+        return gradient.to_dense()
     return gradient.clone(memory_format=torch.contiguous_format).view_as(like)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 def number(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+        raise TypeError(f"{name} must be a number, not {kind_of(value)}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, not {value}")
     return float(value)
@@ -26,7 +26,7 @@ def number(name: str, value: float) -> float:
 def positive(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+        raise TypeError(f"{name} must be a number, not {kind_of(value)}")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, not {value}")
     return float(value)
@@ -35,7 +35,7 @@ def positive(name: str, value: float) -> float:
 def non_negative(name: str, value: float) -> float:
     """Return ``value`` if it is a finite number, zero or above."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, not {_kind(value)}")
+        raise TypeError(f"{name} must be a number, not {kind_of(value)}")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be zero or positive, and finite, not {value}")
     return float(value)
@@ -44,7 +44,7 @@ def non_negative(name: str, value: float) -> float:
 def positive_int(name: str, value: int) -> int:
     """Return ``value`` if it is a whole number, 1 or more."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a whole number, not {_kind(value)}")
+        raise TypeError(f"{name} must be a whole number, not {kind_of(value)}")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
     return int(value)
@@ -67,8 +67,7 @@ def one_of(name: str, value: str, allowed: Collection[str]) -> str:
 def instance(name: str, value: object, kind: type, what: str) -> None:
     """Refuse what is not a ``kind``; ``what`` says in words what that is."""
     if not isinstance(value, kind):
-        given = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
-        raise TypeError(f"{name} must be {what}, not {given}")
+        raise TypeError(f"{name} must be {what}, not {kind_of(value)}")
 
 
 def floating_dtype(name: str, value: torch.dtype) -> torch.dtype:
@@ -93,18 +92,24 @@ def device(name: str, value: torch.device | str) -> torch.device:
 
 def hooks(module: nn.Module) -> bool:
     """Whether hooks would run if the module was called; code that reads its parts passes by."""
+    own = module.__dict__  # rules ask this of each part at every call
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
     )
+
+
+def sequence(name: str, value: object, of: str) -> None:
+    """Refuse what is no sequence, such as a generator; ``of`` says what it should hold."""
+    if isinstance(value, str) or not isinstance(value, Sequence | nn.ModuleList | nn.Sequential):
+        raise TypeError(f"{name} must be a sequence of {of}, not {kind_of(value)}")
 
 
 def layer_sizes(name: str, sizes: Sequence[int]) -> list[int]:
     """Return the sizes of a network's layers, of which there must be at least two."""
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise TypeError(f"{name} must be a sequence of whole numbers, not {_kind(sizes)}")
+    sequence(name, sizes, "whole numbers")
     if len(sizes) < 2:
         raise ValueError(f"{name} must hold an input and an output size, not {list(sizes)}")
     return [positive_int(f"{name}[{i}]", size) for i, size in enumerate(sizes)]
@@ -113,7 +118,7 @@ def layer_sizes(name: str, sizes: Sequence[int]) -> list[int]:
 def tensor(name: str, value: Tensor, *, floating: bool = True) -> Tensor:
     """Return ``value`` if it is a tensor, of floating-point numbers unless told otherwise."""
     if not torch.is_tensor(value):
-        raise TypeError(f"{name} must be a tensor, not {_kind(value)}")
+        raise TypeError(f"{name} must be a tensor, not {kind_of(value)}")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be dense, not sparse: give {name}.to_dense()")
     if floating and not value.is_floating_point():
@@ -188,5 +193,6 @@ def labels(name: str, value: Tensor, classes: int) -> Tensor:
     return value
 
 
-def _kind(value: object) -> str:
-    return type(value).__name__
+def kind_of(value: object) -> str:
+    """What a value is, for a sentence that refuses it."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -74,6 +74,7 @@ class Adversary(RuleBasedStateMachine):
         self, widths, names, one, biases, dtype, value_nodes, squash, norm, stacked, loss, batch
     ):
         dtype = torch.float64 if norm else dtype
+        loss = loss if widths[-1] > 1 else "squared_error"  # the softmax of one output is 1
         self.generator = torch.Generator().manual_seed(sum(widths) + batch)
         self.dtype, self.loss, self.batch, self.hooks = dtype, loss, batch, []
         self.copies = K if stacked and not norm else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,13 @@ def test_a_name_that_never_was_is_refused() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = pcsnn.nonsense
+
+
+def test_spiking_networks_are_an_attribute_that_is_imported_when_it_is_asked_for() -> None:
+    program = (
+        "import sys, pcsnn\n"
+        "before = 'pcsnn.spiking' in sys.modules\n"
+        "print(before, pcsnn.mlp([2, 3, 2], pcsnn.spiking.LIFRate()).layers[0].activation.name)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.strip() == "False lif-rate", run.stderr

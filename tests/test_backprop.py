@@ -44,7 +44,8 @@ def amplification(network, x):
 def losses_for(network):
     """The losses that fit the network's output."""
     fitting = {"identity": ("logits", "anything"), "softmax": ("probabilities", "anything")}
-    takes = fitting.get(network.layers[-1].activation.name, ("anything",))
+    several = network.outputs > 1  # which a softmax takes
+    takes = fitting.get(network.layers[-1].activation.name if several else "", ("anything",))
     return sorted(name for name, loss in LOSSES.items() if loss.takes in takes)
 
 
@@ -204,10 +205,10 @@ BAD_BATCHES = {
     "x must have 4 columns": (torch.ones(2, 5), torch.tensor([0, 1])),
     "x must have shape": (torch.ones(2, 2, 2), torch.tensor([0, 1])),
     "x is an empty batch": (torch.ones(0, 4), torch.zeros(0, dtype=torch.long)),
-    "x holds 2 samples, but y": (torch.ones(2, 4), torch.tensor([0, 1, 2])),
+    r"labels of shape \(2,\), not of shape \(3,\)": (torch.ones(2, 4), torch.tensor([0, 1, 2])),
     "x holds NaN": (torch.full((2, 4), float("nan")), torch.tensor([0, 1])),
     "x holds NaN or infinite": (torch.full((2, 4), float("inf")), torch.tensor([0, 1])),
-    "y must have 3 columns": (torch.ones(2, 4), torch.ones(2, 2)),
+    r"the output's shape \(2, 3\), .* not of shape \(2, 2\)": (torch.ones(2, 4), torch.ones(2, 2)),
     "y holds NaN": (torch.ones(2, 4), torch.full((2, 3), float("nan"))),
 }
 

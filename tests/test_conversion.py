@@ -481,3 +481,22 @@ def test_spiking_networks_are_checked():
         SpikingNetwork([SpikingLayer(linear, None), SpikingLayer(linear, LIF())])
     with pytest.raises(ValueError, match="scale must be positive"):
         SpikingLayer(linear, LIF(), scale=0.0)
+
+
+def test_value_nodes_that_only_hold_a_value_are_passed_by():
+    def made(*between):
+        torch.manual_seed(0)
+        first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+        return nn.Sequential(first, *between, LIFRate(), last).eval()
+
+    plain = convert(made())
+    natural = pcsnn.energies.Gaussian(2.0, step="natural")
+    for nodes in (
+        convert(pcsnn.with_nodes(made()).eval()),
+        convert(made(pcsnn.ValueNode(natural))),
+        convert(made(pcsnn.ValueNode())),
+    ):
+        assert [str(layer) for layer in nodes.layers] == [str(layer) for layer in plain.layers]
+        assert all(map(torch.equal, nodes.parameters(), plain.parameters()))
+    with pytest.raises(ConversionError, match="its energy, 'categorical', hands on something else"):
+        convert(made(pcsnn.ValueNode("categorical")))

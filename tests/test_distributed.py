@@ -183,3 +183,25 @@ def test_inference_with_a_tolerance_stops_for_each_half_by_itself():
     x, y = batch()
     steps = [rule(network(), x[half::2], y[half::2]).steps for half in (0, 1)]
     assert abs(steps[0] - steps[1]) > 10
+
+
+def test_what_waits_for_autograd_to_average_gradients_is_refused():
+    """Each process would learn from its own part alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        inner = pcsnn.with_nodes(torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3))))
+        waits = torch.nn.parallel.DistributedDataParallel(inner)
+        x, y = torch.ones(2, 4), torch.tensor([0, 1])
+        message = r"network is a DistributedDataParallel, .*: give network\.module, and average"
+        within = torch.nn.Sequential(waits, torch.nn.Tanh())
+        for rule in (pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.InferenceLearning(steps=2)):
+            with pytest.raises(ValueError, match=message):
+                rule(waits, x, y)
+            with pytest.raises(
+                ValueError, match=r"network\.0 is a Dist.*: give network\.0\.module"
+            ):
+                rule(within, x, y)
+            assert all(p.grad is None for p in inner.parameters())
+        pcsnn.ZIL()(waits.module, x, y)
+    finally:
+        distributed.destroy_process_group()

@@ -247,8 +247,10 @@ def test_chains():
     refused(r"stages\[1\] must give a tensor, not tuple", chain, ONES)
     rows = pcsnn.Chain([nn.Linear(2, 3), nn.Tanh()], outputs=3)
     refused(r"stages must end in \(batch, 3\)", rows, torch.ones(2, 4, 2))
-    refused(r"stages\[0\] must be a module, not ReLU", pcsnn.Chain, [nn.ReLU], outputs=3)
+    refused(r"stages\[0\] must be a module, not the class ReLU", pcsnn.Chain, [nn.ReLU], outputs=3)
     refused("stages must be a sequence of modules", pcsnn.Chain, nn.Linear(2, 3), outputs=3)
+    layers = (nn.Linear(2, 2) for _ in range(2))
+    refused("stages must be a sequence of modules, not generator", pcsnn.Chain, layers, outputs=2)
     pcsnn.Chain(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), outputs=3)(ONES)
 
 
@@ -355,7 +357,9 @@ def test_stacks_are_of_the_same_functions():
     tied = pcsnn.mlp([3, 3, 3])
     tied.layers[1].linear.weight = tied.layers[0].linear.weight
     refused(r"networks\[0\] has tied weights", stack, [tied])
-    refused("networks must be a sequence of networks, not a Network", stack, tied)
+    networks = (pcsnn.mlp([2, 3, 2]) for _ in range(2))
+    refused("networks must be a sequence of networks, not generator", stack, networks)
+    refused("networks must be a sequence of networks, not Network", stack, tied)
 
 
 def test_stacks_of_frozen_layers_are_frozen():
@@ -477,6 +481,28 @@ def test_a_batch_that_no_rule_can_take_is_told_in_its_own_words():
     assert rule(cut, made.clone(), y).prediction.shape == (5, 2)
 
 
+def test_an_input_through_which_something_would_learn_is_refused():
+    """No rule hands a gradient back to an encoder in front, or to the input itself."""
+    encoder, y = nn.Linear(3, 3), torch.tensor([0, 1, 1, 0, 1])
+    own, x = pcsnn.mlp([3, 4, 2]), torch.ones(5, 3)
+    cut = pcsnn.with_nodes(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
+    message = r"x requires a gradient, which rules do not hand back .*: give x\.detach\(\), or put"
+    rules = [
+        pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.FaZIL(), pcsnn.InferenceLearning(steps=2),
+        pcsnn.IncrementalInferenceLearning(steps=2), pcsnn.EquilibriumPropagation(steps=2),
+    ]  # fmt: skip
+    for rule in [*rules, WeightPerturbation()]:
+        refused(message, rule, own, encoder(x), y)
+        refused(message, rule, own, nn.Parameter(x), y)
+    for rule in rules:
+        refused(message, rule, cut, encoder(x), y)
+        refused(message, rule, cut, (encoder(x),), y)
+        refused(r"x\[1\] requires a gradient", rule, cut, (x, encoder(x)), y)
+        rule(cut, encoder(x).detach(), y)
+    assert encoder.weight.grad is None
+    refused("x must be a tensor, not dict", pcsnn.ZIL(), cut, {"x": encoder(x)}, y)
+
+
 def test_one_sample_is_a_batch_where_batch_norm_is_frozen():
     network = pcsnn.mlp([3, 4, 2], batch_norm=True)
     x, y = torch.ones(1, 3), torch.tensor([1])
@@ -508,3 +534,48 @@ def test_labels_of_a_single_output_are_its_targets(rule):
             expected = 0.5 * (module(x) - y.unsqueeze(1)).square().mean()
             found = rule(module, x, y).loss
             assert float(found) == pytest.approx(float(expected.detach()), rel=1e-12)
+
+
+# --- rules are settings ---
+
+
+def test_a_class_is_no_rule_yet():
+    network, y = pcsnn.mlp([2, 3, 2]), torch.tensor([0, 1, 0])
+    for rule in (pcsnn.Backprop, pcsnn.ZIL, pcsnn.FeedbackAlignment):
+        refused(f"{rule.__name__} is a class, no rule yet: write", rule, network, ONES, y)
+    refused("ZIL is a class, no rule yet", pcsnn.ZIL, network=network, x=ONES, y=y)
+
+
+def test_feedback_is_given_by_its_name():
+    feedback = pcsnn.Feedback.random(pcsnn.mlp([2, 3, 2]))
+    sentence = r"loss must be a loss, not a Feedback: write FeedbackAlignment\(feedback=…\)"
+    refused(sentence, pcsnn.FeedbackAlignment, feedback)
+    refused(sentence, pcsnn.FeedbackAlignment, feedback, "cross_entropy")
+    assert pcsnn.FeedbackAlignment(feedback=feedback).feedback is feedback
+
+
+def test_a_module_with_parameters_is_no_loss():
+    class Learnt(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(()))
+
+        def forward(self, p, t):
+            return self.w * (p - t).square().mean()
+
+    refused("loss Learnt has parameters, which would not learn", pcsnn.Backprop, Learnt())
+
+
+def test_rules_are_equal_by_their_settings():
+    def made(**options):
+        return pcsnn.InferenceLearning(step_size=torch.tensor([0.1, 0.2]), **options)
+
+    assert made() == made()
+    assert hash(made()) == hash(made())
+    assert made() != made(steps=3)
+    assert made() != pcsnn.InferenceLearning(step_size=torch.tensor([0.1, 0.3]))
+    assert made() != pcsnn.InferenceLearning(step_size=0.1)
+    assert pcsnn.ZIL() == pcsnn.ZIL() != pcsnn.FaZIL()
+    assert pcsnn.ZIL("cross_entropy") != pcsnn.ZIL()
+    assert pcsnn.ZIL() != "ZIL"
+    assert len({pcsnn.ZIL(), pcsnn.ZIL(), pcsnn.ZIL(literal=True)}) == 2

@@ -10,13 +10,14 @@ from itertools import product
 import pytest
 import torch
 
-from pcsnn import ZIL, InferenceLearning, data, explorers, mlp, spiking
+from pcsnn import ZIL, InferenceLearning, data, explorers, infer, mlp, spiking
 from pcsnn.explorers import Choice, Slider, Steps
 from pcsnn.explorers.cells import levels
 from pcsnn.explorers.conditions import KEPT, STARTS, STEPS, TURNS
 from pcsnn.explorers.counting import CODINGS, DRAWS, WAITS
 from pcsnn.explorers.deciding import START
 from pcsnn.explorers.deciding import WAITS as MOMENTS
+from pcsnn.explorers.settling import TIMES, Chain
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -552,3 +553,56 @@ def test_a_decision_is_by_neurons():
     test = data.Dataset(torch.rand(2, 4).double(), torch.tensor([0, 1]), ("a", "b"), "two", "test")
     with pytest.raises(ValueError, match="there is no first spike"):
         explorers.deciding({"currents": (spiking.convert(network), 0.0)}, test, (0,))
+
+
+# --- how deep chains settle --------------------------------------------------------------------
+
+
+def a_deep_pair(samples=1, depths=(6, 6)):
+    """The explorer of settling, on two chains of orthogonal weights."""
+    n, draw = depths[0], torch.Generator().manual_seed(4)
+    x, y = (torch.randn(samples, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    nets = [
+        mlp([4] * (d + 2), "identity", init="orthogonal", bias=False, seed=2, dtype=torch.float64)
+        for d in depths
+    ]
+    chains = {
+        "at once": Chain(nets[0], 0.4, 1 / (n + 1)),
+        "slowly": Chain(nets[1], 0.1, 0.1 / (n + 1)),
+    }
+    return nets[0], x, y, explorers.settling(chains, x, y)
+
+
+def test_settling_shows_errors_on_the_scale_of_those_at_rest():
+    network, x, y, made = a_deep_pair()
+    frames = data_of(made.to_html())["frames"]
+    assert len(frames) == 2 * len(TIMES)
+    assert made.readout == frames[TIMES.index(16)][0]
+    start, once = frames[0], frames[1]
+    assert "by values 100%, and 6 of 6 layers have none yet; by errors 100%." in start[0]
+    assert set("".join(start[1:])) == {"0"}
+    assert "and 5 of 6 layers have none yet; by errors 0%." in once[0]  # orthogonal: one step
+    assert "1 step:" in once[0]
+    back, rest = y - network(x).detach(), []
+    for layer in network.layers[:0:-1]:  # of the output's error, a seventh stays everywhere
+        back = back @ layer.linear.weight.detach()
+        rest.append(back / back.abs().max())
+    assert once[3] == levels(torch.cat(rest))
+    assert once[4] == levels(-torch.cat(rest))
+    assert once[1][4:] == "0" * 20  # by values only the output's neighbour has heard of it
+    assert frames[len(TIMES)][0].startswith("slowly, 0 steps")
+    *_, later = infer(network, x, y, steps=64, step_size=0.4)
+    *_, still = infer(network, x, y, steps=1, step_size=1 / 7, variables="errors")
+    scaled = [
+        a / b.abs().max() for a, b in zip(later.errors[-2::-1], still.errors[-2::-1], strict=True)
+    ]
+    assert frames[TIMES.index(64)][1] == levels(torch.cat(scaled))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [({"samples": 2}, "one sample, not 2"), ({"depths": (6, 5)}, "of one depth and width, not")],
+)
+def test_settling_refuses_what_it_cannot_show(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        a_deep_pair(**given)

@@ -407,10 +407,21 @@ class Sum(Energy):
         return (u - x).sum()
 
 
+class Counted(Energy):
+    """A price that is a number of Python's."""
+
+    name = "counted"
+
+    def value(self, u, x):
+        return u.numel()
+
+
 @pytest.mark.parametrize(
     ("energy", "u", "says"),
     [
         (Sum(), torch.zeros(2, 3), "one price for each sample"),
+        (Energy(), torch.zeros(2, 3), r"cannot price .* \(2, 3\): Energy has no value\(u, x\)"),
+        (Counted(), torch.zeros(2, 3), "'counted', whose value must be a tensor, not int"),
         (Gaussian("learned", units=4), torch.zeros(2, 3), "has 3 units"),
         (Gaussian(torch.ones(4)), torch.zeros(2, 3), "cannot price"),
         (Gaussian(torch.ones(3, dtype=DOUBLE)), torch.zeros(2, 3), "is in torch.float64"),

@@ -177,3 +177,132 @@ def test_what_does_not_go_together_is_refused(make, rate, sentence):
 def test_what_is_no_optimiser_is_refused():
     with pytest.raises(TypeError, match=r"optimiser must be a torch\.optim\.Optimizer, not str"):
         IPC(optimiser="adam")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rate", "digits"),
+    [(torch.bfloat16, 0.01, 0.1), (torch.float32, 0.01, 1e-4), (torch.float32, 1e-6, 1e-4)],
+)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_gradient_has_all_digits_however_little_weights_move(dtype, rate, digits, cut):
+    """A difference of weights that have hardly moved is their rounding."""
+
+    def gradients(dtype):
+        (x, y), network = batch(), made().to(dtype)
+        back = None if cut else Feedback.random(made(), 1, learn=True).to(dtype)
+        if cut:
+            layers = [part for m in network.layers for part in (m.linear, torch.nn.Tanh())]
+            network = pcsnn.with_nodes(torch.nn.Sequential(*layers[:-1]))
+        rule = IPC(steps=5, learning_rate=rate, feedback=back)
+        rule(network, x.to(dtype), y.to(dtype))
+        learning = [*network.parameters(), *([] if back is None else back.parameters())]
+        return [p.grad.double() for p in learning]
+
+    for g, exact in zip(gradients(dtype), gradients(torch.float64), strict=True):
+        assert relative_error(g, exact) < digits
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_descent_by_the_gradient_ends_where_the_rule_did(cut):
+    (x, y), called, stepped = batch(), made(), made()
+    networks = [called, stepped]
+    if cut:
+        networks = [
+            pcsnn.with_nodes(torch.nn.Sequential(*(m.linear for m in n.layers))) for n in networks
+        ]
+    before = [p.detach().clone() for p in called.parameters()]
+    IPC(learning_rate=0.05)(networks[0], x, y)
+    assert all(map(torch.equal, called.parameters(), before))
+    torch.optim.SGD(called.parameters(), lr=0.05).step()
+    IPC().step(networks[1], x, y, 0.05)
+    for a, b in zip(called.parameters(), stepped.parameters(), strict=True):
+        assert relative_error(a, b) < 1e-13
+
+
+class Stops(torch.nn.Module):
+    """A network in which a person presses Ctrl-C at one of its looks."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.a, self.node, self.c = torch.nn.Linear(5, 4), pcsnn.ValueNode(), torch.nn.Linear(4, 3)
+        self.norm, self.looks, self.at = torch.nn.BatchNorm1d(4), 0, at
+
+    def forward(self, x):
+        self.looks += 1
+        hidden = self.norm(self.node(self.a(x)))
+        if self.looks == self.at:
+            raise KeyboardInterrupt
+        return self.c(torch.tanh(hidden))
+
+
+@pytest.mark.parametrize("way", ["call", "step", "optimiser"])
+def test_an_interrupted_episode_leaves_everything_as_it_was(way):
+    (x, y), network = batch(), Stops(at=5).double()
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    rule = IPC(optimiser=optimiser if way == "optimiser" else None)
+    learn = (lambda *batch: rule.step(*batch, 0.1)) if way == "step" else rule
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        learn(network, x, y)
+    assert network.looks == 5
+    assert all(torch.equal(network.state_dict()[k], before[k]) for k in before)
+    assert all(p.grad is None for p in network.parameters())
+    assert not optimiser.state_dict()["state"]
+
+
+def test_whoever_is_interrupted_moves_no_averages():
+    (x, y), network = batch(), Stops(at=2).double()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        pcsnn.InferenceLearning(steps=3)(network, x, y)
+    assert all(torch.equal(network.state_dict()[k], before[k]) for k in before)
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL(), IPC()):
+        network.looks, network.at = 0, 1
+        with pytest.raises(KeyboardInterrupt):
+            rule(network, x, y)
+        assert all(torch.equal(network.state_dict()[k], before[k]) for k in before)
+
+
+def test_a_rise_leaves_weights_and_averages_as_they_were():
+    (x, y), network = batch(), Stops(at=0).double()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(DivergenceError, match="inference diverged: at step"):
+        IPC(step_size=5.0)(network, x, y)
+    assert all(torch.equal(network.state_dict()[k], before[k]) for k in before)
+
+
+@pytest.mark.parametrize(("steps", "every", "needed"), [(1, 1, 3), (2, 1, 3), (3, 2, 4), (4, 4, 4)])
+def test_too_few_steps_are_told(steps, every, needed, recwarn):
+    """An error is at a stage's depth at that step, and the last change is before the last step."""
+    (x, y), network = batch(), made()
+    IPC(steps=steps, every=every)(network, x, y)
+    unlearnt = [m.linear.weight.grad.count_nonzero() == 0 for m in network.layers]
+    said = [str(w.message) for w in recwarn if "too few" in str(w.message)]
+    assert len(said) == any(unlearnt)
+    if said:
+        assert recwarn[0].filename == __file__
+        where = f"layer {2 + unlearnt.index(False)}"
+        assert said == [
+            f"steps={steps} are too few: no error reaches the weights below {where}, which do not "
+            f"learn; {needed} are needed"
+        ]
+        network.zero_grad()
+        IPC(steps=needed, every=every)(network, x, y)
+        assert all(m.linear.weight.grad.count_nonzero() for m in network.layers)
+
+
+def test_a_step_refuses_hooks_that_wait_for_grad():
+    (x, y), network, ran = batch(), made(), []
+    weight = network.layers[1].linear.weight
+    weight.register_post_accumulate_grad_hook(lambda p: ran.append(p.grad.clone()))
+    with pytest.raises(ValueError, match=r"layers\.1\.linear\.weight has a hook that runs when"):
+        IPC().step(network, x, y, 0.1)
+    IPC(optimiser=OPTIMISERS["momentum"](network.parameters()))(network, x, y)
+    assert len(ran) == 1  # at the end, and not at each change
+    assert torch.equal(ran[0], weight.grad)
+
+
+def test_what_is_no_network_is_refused():
+    for call in (lambda: IPC()("net", *batch()), lambda: IPC().step("net", *batch(), 0.1)):
+        with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not str"):
+            call()

@@ -527,10 +527,57 @@ def test_feedback_matrices_are_held_against_the_network():
         return list(pcsnn.infer(network, x, y, steps=1, step_size=0.1, feedback=feedback))
 
     start(fitting)
-    with pytest.raises(ValueError, match="feedback must hold 2 matrices, not 1"):
+    with pytest.raises(ValueError, match="feedback holds 1 matrices, but the network needs 2"):
         start(fitting[:1])
-    with pytest.raises(ValueError, match=r"feedback\[0\] must have shape \(6, 5\), not \(5, 6\)"):
+    with pytest.raises(ValueError, match=r"weights\[0\] must have shape \(6, 5\), not \(5, 6\)"):
         start([torch.zeros(5, 6), fitting[1]])
+    with pytest.raises(TypeError, match=r"weights\[1\] is torch.float64 but the network is torch"):
+        start([fitting[0], fitting[1].double()])
+    with pytest.raises(TypeError, match=r"feedback\[0\] must be a tensor, not int"):
+        start([1, fitting[1]])
+    with pytest.raises(TypeError, match="feedback must be a sequence of matrices, not generator"):
+        start(B for B in fitting)
+    chain = pcsnn.Chain([nn.Linear(4, 5), nn.Linear(5, 3)], outputs=3)
+    with pytest.raises(TypeError, match=r"feedback needs a pcsnn\.Network"):
+        pcsnn.infer(chain, x, y, steps=1, step_size=0.1, feedback=fitting[:1])
+    feedback = pcsnn.Feedback.random(network, 3)
+    given, by_hand = start(feedback), start(list(feedback.weights))
+    assert all(map(torch.equal, given[-1].values, by_hand[-1].values))
+    assert not torch.equal(given[-1].values[1], start(None)[-1].values[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"network": "network"}, TypeError, "network must be a torch.nn.Module, not str"),
+        ({"x": torch.ones(2, 5)}, ValueError, "x must have 4 columns"),
+        ({"values": []}, ValueError, "values must hold 1 tensors, not 0"),
+        ({"feedback": [1]}, TypeError, r"feedback\[0\] must be a tensor"),
+        ({"seed": 1}, ValueError, "seed is of the noise"),
+    ],
+)
+def test_whoever_watches_is_refused_at_the_call(change, error, message):
+    """Not when the first state is asked for."""
+    options = {"network": pcsnn.mlp([4, 5, 3]), "x": torch.ones(2, 4), "y": torch.tensor([0, 1])}
+    options |= {"steps": 2, "step_size": 0.1, **change}
+    with pytest.raises(error, match=message):
+        pcsnn.infer(**options)
+    if change.keys() & {"network", "x"}:
+        with pytest.raises(error, match=message):
+            IL().watch(options["network"], options["x"], options["y"])
+
+
+def test_watching_goes_on_without_a_graph():
+    network, x, y = pcsnn.mlp([4, 5, 3]), torch.ones(2, 4), torch.tensor([0, 1])
+    for states in (
+        pcsnn.infer(network, x, y, steps=2, step_size=0.1),
+        IL(steps=2).watch(network, x, y),
+    ):
+        assert torch.is_grad_enabled()
+        for state in states:
+            assert torch.is_grad_enabled()
+            assert not any(t.requires_grad for t in (*state.values, *state.errors, state.energies))
 
 
 def test_episodes_forget():

@@ -189,6 +189,9 @@ def test_layers_that_do_not_fit_are_refused():
         Network([Layer(nn.Linear(3, 4), sigma), Layer(nn.Linear(5, 2), sigma)])
     with pytest.raises(ValueError, match="layer 2 has 6 units, but layer 3 takes 5"):
         Network([Layer(nn.Linear(3, 6), sigma), Layer(nn.Linear(5, 2), sigma)])
+    layers = (Layer(nn.Linear(3, 3), sigma) for _ in range(2))
+    with pytest.raises(TypeError, match="layers must be a sequence of layers, not generator"):
+        Network(layers)
     with pytest.raises(ValueError, match="layers is empty"):
         Network([])
     with pytest.raises(ValueError, match="norm must have affine"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -37,13 +39,54 @@ def test_an_ordinary_forward_pass_does_not_see_them():
     plain = sequential()
     before = plain(x)
     network = with_nodes(plain)
-    assert [name for name, _ in nodes_of(network)] == ["1", "4"]
+    assert [name for name, _ in nodes_of(network)] == ["0_node", "2_node"]
     assert torch.equal(network(x), before)
     assert [type(m) for m in with_nodes(plain, after=(nn.Tanh, nn.ReLU, nn.Linear))] == [
         nn.Linear, ValueNode, nn.Tanh, ValueNode, nn.Linear, ValueNode, nn.ReLU, ValueNode,
         nn.Linear,
     ]  # fmt: skip
     assert torch.allclose(ValueNode("categorical")(x), torch.softmax(x, -1))
+
+
+def test_layers_keep_their_names_and_modes():
+    one, two = nn.Linear(5, 6), nn.Linear(6, 3)
+    plain = nn.Sequential(OrderedDict(fc1=one, act=nn.Tanh(), fc2=two, again=nn.Tanh())).eval()
+    two.train()
+    network = with_nodes(plain)
+    assert list(network._modules) == ["fc1", "fc1_node", "act", "fc2", "again"]
+    assert list(network.state_dict()) == list(plain.state_dict())
+    assert [m.training for m in (network, *network)] == [False, False, False, False, True, False]
+    first = next(pcsnn.infer(network, x, y, steps=1, step_size=0.1))
+    assert first.names == ("the value node fc1_node", "the output")
+    numbered = with_nodes(sequential())
+    numbered.load_state_dict(sequential().state_dict())
+    assert torch.equal(numbered(x), sequential()(x))
+
+
+def test_a_layer_that_stands_in_two_places_stays_in_both():
+    torch.manual_seed(0)
+    layer, tanh = nn.Linear(5, 5), nn.Tanh()
+    network = with_nodes(nn.Sequential(layer, tanh, layer, tanh, nn.Linear(5, 3)))
+    kinds = [nn.Linear, ValueNode, nn.Tanh]
+    assert list(map(type, network)) == [*kinds, *kinds, nn.Linear]
+    assert network[0] is network[3]
+
+
+def test_a_forward_or_hooks_that_would_be_lost_are_refused():
+    class Tenfold(nn.Sequential):
+        def forward(self, x):
+            return 10 * super().forward(x)
+
+    class Renamed(nn.Sequential):
+        """Another name for the same."""
+
+    with pytest.raises(ValueError, match="module has a forward of its own, which a new nn.Seq"):
+        with_nodes(Tenfold(*sequential()))
+    assert torch.equal(with_nodes(Renamed(*sequential()))(x), sequential()(x))
+    hooked = sequential()
+    hooked.register_forward_hook(lambda m, i, o: 2 * o)
+    with pytest.raises(ValueError, match="module has hooks, which a new nn.Sequential would not"):
+        with_nodes(hooked)
 
 
 def test_each_node_of_a_sequential_has_an_energy_of_its_own():
@@ -58,7 +101,27 @@ def test_each_node_of_a_sequential_has_an_energy_of_its_own():
         (lambda: with_nodes(nn.Linear(2, 2)), TypeError, "must be an nn.Sequential"),
         (lambda: with_nodes(sequential(), energy=Gaussian()), TypeError, "must be a name"),
         (lambda: with_nodes(sequential(), energy="gauss"), ValueError, "must be one of"),
-        (lambda: with_nodes(sequential()[:2]), ValueError, "at least two layers"),
+        (
+            lambda: with_nodes(sequential()[:2]),
+            ValueError,
+            "two layers of the kinds Linear, Conv2d$",
+        ),
+        (
+            lambda: with_nodes(nn.Sequential(sequential(), nn.Linear(3, 3)), nn.Linear),
+            ValueError,
+            "two layers of the kinds Linear itself: those within its layers are not looked at",
+        ),
+        (
+            lambda: with_nodes(sequential(), ("Linear",)),
+            TypeError,
+            "after must hold kinds.*'Linear'",
+        ),
+        (
+            lambda: with_nodes(sequential(), [nn.Linear]),
+            TypeError,
+            "after must hold kinds of modules",
+        ),
+        (lambda: with_nodes(with_nodes(sequential())), ValueError, "module holds a 0_node already"),
         (lambda: ValueNode("gauss"), ValueError, "must be one of"),
         (lambda: ValueNode(Gaussian), TypeError, r"write Gaussian\(\)"),
     ],

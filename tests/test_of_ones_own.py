@@ -6,6 +6,9 @@ import copy
 import io
 import multiprocessing
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -23,6 +26,12 @@ from tests.strategies import relative_error
 
 def drawn(*shape, seed=0):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def nodes(*sizes):
+    """A module whose number of outputs is known when it has given them."""
+    first, last = nn.Linear(sizes[0], 4), nn.Linear(4, sizes[1])
+    return pcsnn.with_nodes(nn.Sequential(first, nn.Tanh(), last))
 
 
 # --- activations ---
@@ -85,6 +94,7 @@ def test_rules_take_functions_of_pytorchs(rule):
     ],
 )
 def test_functions_that_are_no_activations_are_refused(given, message):
+    torch.manual_seed(0)  # dropout may drop the same twice
     with pytest.raises((ValueError, RuntimeError), match=message):
         activation(given)
 
@@ -143,8 +153,9 @@ def test_layers_take_what_networks_take():
 WEIGHTS = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
 PYTORCHS = [nn.MSELoss(), F.mse_loss, nn.L1Loss(), nn.SmoothL1Loss(), F.huber_loss,
             nn.BCEWithLogitsLoss(), nn.CrossEntropyLoss(), F.cross_entropy,
-            nn.CrossEntropyLoss(weight=WEIGHTS),
-            nn.CrossEntropyLoss(label_smoothing=0.1)]  # fmt: skip
+            partial(F.cross_entropy, weight=WEIGHTS), nn.CrossEntropyLoss(label_smoothing=0.1),
+            nn.BCEWithLogitsLoss(pos_weight=WEIGHTS),  # of three outputs only, and so are these
+            lambda p, y: (WEIGHTS * (p - y) ** 2).mean()]  # fmt: skip
 
 
 @pytest.mark.parametrize("given", PYTORCHS)
@@ -168,8 +179,6 @@ def test_a_loss_of_pytorchs_knows_many_networks():
     assert torch.allclose(loss.gradient(p, y), 2 * (p - y) / 3)
     with torch.inference_mode():
         assert torch.allclose(loss.gradient(p, y), 2 * (p - y) / 3)
-    module = nn.L1Loss()
-    assert as_loss(module) is as_loss(module)  # tried once, not at every batch
     assert as_loss(nn.CrossEntropyLoss()) is as_loss(F.cross_entropy) is LOSSES["cross_entropy"]
 
 
@@ -187,8 +196,79 @@ def test_a_loss_of_pytorchs_knows_many_networks():
     ],
 )
 def test_losses_that_are_no_means_over_samples_are_refused(given, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        as_loss(given)
+    for network in (pcsnn.mlp([2, 4, 3]), nodes(2, 3)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            pcsnn.ZIL(given)(network, torch.ones(2, 2), torch.tensor([0, 1]))
+        assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "given", [nn.MSELoss(reduction="sum"), nn.MSELoss(reduction="none"), nn.GaussianNLLLoss(),
+              nn.CrossEntropyLoss(weight=WEIGHTS), lambda p, y: (p - y).square().sum()]
+)  # fmt: skip
+def test_what_is_no_loss_of_any_outputs_is_refused_before_a_batch(given):
+    with pytest.raises(ValueError, match=r"^loss \S+ must "):
+        pcsnn.Backprop(given)
+
+
+def test_a_loss_of_other_outputs_is_refused_where_their_number_is_known():
+    """Tried with as many as there are: a sum is none the less one for being of three outputs."""
+    x, y = drawn(6, 4), torch.arange(6) % 3
+    three, five = (pcsnn.mlp([4, 5, n], dtype=torch.float64) for n in (3, 5))
+    mean = pcsnn.Backprop(lambda p, y: (WEIGHTS * (p - y) ** 2).mean())
+    with pytest.raises(ValueError, match=r"must take .* for n = 5 it does not: The size of tensor"):
+        mean(five, x, y)
+    for reduction in ("mean", "sum"):
+        rule = pcsnn.Backprop(nn.BCEWithLogitsLoss(pos_weight=WEIGHTS, reduction=reduction))
+        for network in (three, nodes(4, 3).double()):
+            if reduction == "mean":
+                rule(network, x, y)
+            else:
+                with pytest.raises(ValueError, match="must be the mean of what each sample costs"):
+                    rule(network, x, y)
+
+
+def test_a_function_may_be_one_that_has_no_hash():
+    """Such as an instance of a dataclass; in a Loss, too."""
+
+    @dataclass
+    class Scaled:
+        k: float
+        of: Callable
+
+        def __call__(self, p, y):
+            return self.k * self.of(p, y)
+
+    network, x, y = pcsnn.mlp([4, 5, 3], dtype=torch.float64), drawn(6, 4), drawn(6, 3, seed=2)
+    expected = (network(x) - y).square().sum(1).mean().item()
+    for given in (
+        Scaled(3.0, F.mse_loss),
+        Loss("own", Scaled(2.0, half), Scaled(2.0, lambda p, y: p - y)),
+    ):
+        report = pcsnn.Backprop(given)(network, x, y)
+        assert report.loss.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_module_is_the_loss_that_it_is_now():
+    """It may be changed after it was given, by whoever made it."""
+    network, x, y = pcsnn.mlp([4, 5, 3], dtype=torch.float64), drawn(6, 4), torch.arange(6) % 3
+    module = nn.CrossEntropyLoss()
+    rule = pcsnn.Backprop(module)
+    for smoothing in (0.0, 0.5, 0.0):
+        module.label_smoothing = smoothing
+        for found in (rule, pcsnn.Backprop(module)):
+            network.zero_grad()
+            expected = module(network(x), y)
+            slopes = torch.autograd.grad(expected, list(network.parameters()))
+            assert found(network, x, y).loss.item() == pytest.approx(expected.item(), rel=1e-12)
+            for p, slope in zip(network.parameters(), slopes, strict=True):
+                assert relative_error(p.grad, slope) <= 1e-12
+    module = nn.SmoothL1Loss()
+    rule = pcsnn.ZIL(module)
+    rule(network, x, y)
+    module.reduction = "sum"
+    with pytest.raises(ValueError, match="must be the mean of what each sample costs"):
+        rule(network, x, y)
 
 
 def test_cross_entropy_takes_logits_from_wherever_it_comes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -460,6 +461,38 @@ def test_every_look_draws_the_same_from_the_networks_own_generator():
     first, second = looks
     for mine, theirs in zip(first.predictions, second.predictions, strict=True):
         assert relative_error(mine, theirs) <= 1e-8
+
+
+class Elsewhere(Three):
+    """Keeps or leaves out a branch, by a number that is not PyTorch's; notes which."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.kept = draw, []
+
+    def more(self, h, place):
+        if place != 1:
+            return h
+        self.kept.append(self.draw() < 0.5)
+        return h * self.kept[-1]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, np.random.randn])
+def test_every_look_draws_the_same_wherever_it_draws(draw):
+    """And leaves Python's and NumPy's generators as one forward pass does."""
+    random.seed(1)
+    np.random.seed(4)  # noqa: NPY002
+    before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
+    once = Elsewhere(draw)
+    once(batch()[0])
+    following = draw(), draw()
+    for rule in (pcsnn.ZIL(), pcsnn.InferenceLearning(steps=5), pcsnn.ZIL(literal=True)):
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        network = Elsewhere(draw)
+        rule(network, *batch())
+        assert set(network.kept) == set(once.kept)
+        assert (draw(), draw()) == following
 
 
 def test_what_others_draw_between_two_looks_is_no_draw_of_the_network():

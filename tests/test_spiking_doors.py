@@ -17,6 +17,7 @@ from pcsnn.spiking import (
     LowPass,
     SpikingLayer,
     SpikingNetwork,
+    SpikingPredictiveCoding,
     convert,
     decision_time,
     estimate_rate,
@@ -139,7 +140,7 @@ def test_the_longest_step_fires_at_the_right_rate_and_longer_ones_are_refused(dt
             step(neuron, neuron.start(currents[0]), currents[0], dt)
 
 
-@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("engine", [None, "torch"])
 def test_a_simulation_refuses_a_step_that_its_dtype_cannot_hold(engine):
     for dt in (2.0, 5.0):
         with pytest.raises(ValueError, match="dt must be at most 1.747 s in torch.float32"):
@@ -239,3 +240,41 @@ def test_a_silent_layer_of_hard_rates_passes_no_error():
     hard: Activation = LIFRate(0.0)
     assert not hard.backward(z, delta).any()
     assert bool((LIFRate(0.02).backward(z, delta) > 0).all())
+
+
+# --- autocast ---
+
+
+@pytest.mark.parametrize("engine", [None, "torch"])
+def test_a_simulation_refuses_autocast(engine):
+    options = {"duration": 0.01, "engine": engine, "progress": False}
+    expected = simulate(network(), HALF, **options).evidence
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match="autocast mixes precisions within a step"),
+    ):
+        simulate(network(), HALF, **options)
+    assert torch.equal(simulate(network(), HALF, **options).evidence, expected)
+
+
+def test_a_circuit_refuses_autocast_whenever_it_is_asked_for_a_step():
+    made, x = pcsnn.mlp([2, 3, 2], LIFRate()), torch.rand(4, 2)
+    watched = SpikingPredictiveCoding().watch(made, x, torch.tensor([0, 1, 0, 1]))
+    next(watched)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match="autocast mixes precisions within a step"),
+    ):
+        next(watched)
+
+
+# --- what is something else ---
+
+
+def test_what_is_something_else_is_named():
+    with pytest.raises(TypeError, match="checkpoints must be a sequence of times, not float"):
+        simulate(network(), HALF, duration=0.01, checkpoints=0.01)
+    with pytest.raises(TypeError, match=r"network must be a torch\.nn\.Module, not str"):
+        SpikingPredictiveCoding().step("net", HALF, torch.tensor([0]), 0.1)
+    with pytest.raises(ValueError, match="engine must be 'kernel', 'torch' or None, not 'auto'"):
+        simulate(network(), HALF, duration=0.01, engine="auto")

@@ -500,3 +500,65 @@ def test_the_first_stage_of_a_stack_learns_wherever_its_weights_lie():
     before = weight.detach().clone()
     pcsnn.ZIL(engine="torch").step(network, x, y, 0.1)
     assert same([(before - weight) / 0.1], [expected[0]])
+
+
+# Numbers too large for products of them
+
+
+@pytest.mark.parametrize("name", ["call", "step"])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("loss", "scale"),
+    [("squared_error", 1e20), ("squared_error", 1e30), ("cross_entropy", 1e38)],
+)
+@pytest.mark.parametrize("kind", [pcsnn.ZIL, pcsnn.InferenceLearning, pcsnn.FaZIL, pcsnn.Backprop])
+def test_a_loss_or_gradient_that_is_not_finite_fills_nothing(kind, loss, scale, engine, name):
+    network, x, y = scene("relu", dtype=torch.float32)
+    rule = kind(loss) if kind is pcsnn.Backprop else kind(loss, engine=engine)
+    steps = name == "step" and kind is not pcsnn.Backprop
+    learn = (lambda *batch: rule.step(*batch, 0.1)) if steps else rule
+    before = [p.clone() for p in network.parameters()]
+    with pytest.raises(pcsnn.DivergenceError, match="not finite"):
+        learn(network, scale * x, y.softmax(-1))
+    assert all(p.grad is None for p in network.parameters())
+    assert all(map(torch.equal, network.parameters(), before))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(pcsnn.ZIL("cross_entropy", engine=engine) for engine in ENGINES),
+        pcsnn.FaZIL("cross_entropy"),
+        pcsnn.Backprop("cross_entropy"),
+        pcsnn.IncrementalInferenceLearning("cross_entropy", steps=2),
+    ],
+)
+def test_products_of_what_is_finite_may_not_be(rule):
+    """Input, activity, errors and loss are; what the first weights learn is not."""
+    network = pcsnn.mlp([2, 3, 2], "relu")
+    with torch.no_grad():
+        network.layers[0].linear.weight.fill_(1e-4)
+        network.layers[1].linear.weight[0] = -1
+        network.layers[1].linear.weight[1] = 1
+    x, y = torch.full((7, 2), 3e38), torch.zeros(7, dtype=torch.long)
+    before = [p.clone() for p in network.parameters()]
+    assert bool(torch.isfinite(network(x)).all())
+    with pytest.raises(pcsnn.DivergenceError, match="the loss is not finite, or its gradient|div"):
+        rule(network, x, y)
+    if hasattr(rule, "step"):
+        with pytest.raises(pcsnn.DivergenceError):
+            rule.step(network, x, y, 1e-3)
+    assert all(p.grad is None for p in network.parameters())
+    assert all(map(torch.equal, network.parameters(), before))
+
+
+@pytest.mark.parametrize("rule", [pcsnn.ZIL, pcsnn.InferenceLearning, pcsnn.Backprop])
+def test_a_large_loss_with_finite_gradients_is_learnt_from(rule):
+    """Beyond the square root of the largest number products are looked at, and may be finite."""
+    network, x, y = scene("relu", dtype=torch.float32)
+    exact = copy.deepcopy(network).double()
+    report = rule("cross_entropy")(network, 1e30 * x, y.softmax(-1))
+    assert float(report.loss) > torch.finfo(torch.float32).max ** 0.5
+    rule("cross_entropy")(exact, 1e30 * x.double(), y.softmax(-1).double())
+    for mine, theirs in zip(grads(network), grads(exact), strict=True):
+        assert (mine - theirs).norm() <= 1e-3 * theirs.norm()

@@ -176,6 +176,27 @@ def test_every_epoch_is_in_training_mode(digits):
     assert same(given, expected)
 
 
+def test_each_part_ends_in_the_mode_that_it_was_found_in(digits):
+    for mode in (True, False):
+        things = parts()
+        things[0].train(mode)
+        fit(things, digits, 1)
+        assert all(part.training is mode for part in things[0].modules())
+
+
+def test_a_norm_that_is_kept_stays_as_it_is(digits):
+    """In a network that is in training mode, as in a loop of one's own."""
+    network, rule, optimiser = parts()
+    norm = network.layers[0].norm.eval().requires_grad_(False)
+    before = copy.deepcopy(norm.state_dict())
+    seen = []
+    fit((network, rule, optimiser), digits, 2, after_epoch=lambda _: seen.append(norm.training))
+    assert all(torch.equal(norm.state_dict()[k], before[k]) for k in before)
+    assert seen == [False, False]
+    assert network.training
+    assert not norm.training
+
+
 # Checkpoints
 
 
@@ -241,6 +262,34 @@ def test_interrupted_training_ends_with_the_last_finished_epoch(digits, tmp_path
     assert same((network, rule, optimiser), expected)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert path.exists() == (finished > 0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_dropout_draws_goes_on_where_it_was(digits, tmp_path, device):
+    """It draws from torch's own generators, of the processor or of the GPU."""
+    samples = [part.to(device) for part in digits]
+
+    def run(epochs, call=-1, **options):
+        torch.manual_seed(3)
+        layers = nn.Linear(64, 12), nn.Tanh(), nn.Dropout(), nn.Linear(12, 10)
+        network = pcsnn.with_nodes(nn.Sequential(*layers)).to(device)
+        rule = StopAt(pcsnn.ZIL("cross_entropy"), call, press_ctrl_c)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        history = fit((network, rule, optimiser), samples, epochs, **options)
+        return history, network
+
+    whole, network = run(4)
+    path = tmp_path / "run.pt"
+    run(2, checkpoint=path)
+    torch.rand(100, device=device)  # whoever draws in between
+    resumed, again = run(4, checkpoint=path)
+    assert resumed.curves == whole.curves
+    assert all(map(torch.equal, again.parameters(), network.parameters()))
+    stopped, _ = run(4, call=17)  # in the third epoch, after which draws are put back
+    following = torch.rand(5, device=device)
+    run(2)
+    assert stopped.curves["train_loss"] == whole.curves["train_loss"][:2]
+    assert torch.equal(torch.rand(5, device=device), following)
 
 
 def test_interrupted_training_goes_on_to_the_same_end(digits, tmp_path):
@@ -321,6 +370,11 @@ def test_a_checkpoint_of_an_earlier_format(digits, tmp_path):
     path = tmp_path / "run.pt"
     torch.save({"format": 1, "fingerprint": {}}, path)
     with pytest.raises(CheckpointError, match="format of an earlier version, without a checksum"):
+        fit(parts(), digits, 1, checkpoint=path)
+    content = io.BytesIO()
+    torch.save({"fingerprint": {}}, content)
+    path.write_bytes(checkpoints.sealed(content.getvalue(), b"pcsnn checkpoint 2 "))
+    with pytest.raises(CheckpointError, match="an earlier version, without the state of torch's"):
         fit(parts(), digits, 1, checkpoint=path)
     path.unlink()
     path.mkdir()
@@ -419,6 +473,60 @@ def test_a_checkpoint_of_another_rule(digits, tmp_path, one, other):
         fit((network, one, optimiser), digits, 1, **options)
         with pytest.raises(CheckpointError, match="another rule"):
             fit((network, other, optimiser), digits, 2, **options)
+
+
+def by_layers(*rates, **options):
+    network = parts()[0]
+    groups = [
+        {"params": list(layer.parameters()), "lr": rate}
+        for layer, rate in zip(network.layers, rates, strict=True)
+    ]
+    return network, pcsnn.Backprop("cross_entropy"), torch.optim.SGD(groups, **options)
+
+
+def test_a_checkpoint_of_other_groups(digits, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(by_layers(0.1, 0.1), digits, 1, checkpoint=path)
+    together = parts()[0]
+    swapped = by_layers(0.1, 0.1)[0]
+    layers = [list(layer.parameters()) for layer in swapped.layers]
+    for things in (
+        by_layers(1e-4, 0.1),
+        by_layers(0.1, 0.1, weight_decay=0.1),
+        (together, pcsnn.Backprop("cross_entropy"), torch.optim.SGD(together.parameters(), lr=0.1)),
+        (swapped, pcsnn.Backprop("cross_entropy"),
+         torch.optim.SGD([{"params": layers[1]}, {"params": layers[0]}], lr=0.1)),
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match="another optimiser"):
+            fit(things, digits, 2, checkpoint=path)
+    things = by_layers(0.1, 0.1)
+    fit(things, digits, 2, checkpoint=path)
+    whole = by_layers(0.1, 0.1)
+    fit(whole, digits, 2)
+    assert same(things, whole)
+
+
+def test_an_optimiser_goes_on_as_it_was_left_or_as_it_was_set_up(digits, tmp_path):
+    """A schedule has changed its rates meanwhile, each group's its own way."""
+
+    def fall(optimiser):
+        def after_epoch(history):
+            for k, group in enumerate(optimiser.param_groups):
+                group["lr"] = 0.1 * 0.5 ** (k * history.epochs)
+
+        return after_epoch
+
+    whole, path = by_layers(0.1, 0.1), tmp_path / "run.pt"
+    fit(whole, digits, 4, after_epoch=fall(whole[2]))
+    things = by_layers(0.1, 0.1)
+    for epochs in (1, 2):  # one and the same optimiser, as it was left
+        fit(things, digits, epochs, after_epoch=fall(things[2]), checkpoint=path)
+    new = by_layers(0.1, 0.1)  # and one as it was when the run began
+    fit(new, digits, 4, after_epoch=fall(new[2]), checkpoint=path)
+    assert same(new, whole)
+    new[2].param_groups[0]["lr"] = 0.05  # and then by hand
+    with pytest.raises(CheckpointError, match="another optimiser"):
+        fit(new, digits, 5, checkpoint=path)
 
 
 def test_what_was_captured_can_be_put_back_twice(digits):
@@ -661,10 +769,36 @@ def test_optimisers_that_cannot_work(digits):
     other = torch.optim.SGD(parts()[0].parameters(), lr=0.1)
     with pytest.raises(ValueError, match="optimiser holds none of the network's parameters"):
         fit((network, rule, other), digits, 1)
+    frozen = parts()[0].requires_grad_(False)
+    still = torch.optim.SGD(frozen.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="network has no parameters that require a gradient"):
+        fit((frozen, rule, still), digits, 1)
+    network.layers[0].requires_grad_(False)
+    still = torch.optim.SGD(network.layers[0].parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="holds none of the network's parameters that learn"):
+        fit((network, rule, still), digits, 1)
     with pytest.raises(TypeError, match="optimiser must not be LBFGS"):
         fit((network, rule, torch.optim.LBFGS(network.parameters())), digits, 1)
     with pytest.raises(ValueError, match="learning rate must be positive"):
         fit((network, rule, torch.optim.SGD(network.parameters(), lr=0.0)), digits, 1)
+
+
+def test_feedback_that_learns_has_to_be_in_the_optimiser(digits):
+    network = parts(batch_norm=False)[0]
+    feedback = pcsnn.Feedback.random(network, learn=True)
+    rule = pcsnn.ZIL("cross_entropy", feedback=feedback)
+    without = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="does not hold a matrix of the feedback, which learns"):
+        fit((network, rule, without), digits, 1)
+    start, W = feedback.weights[0].detach().clone(), network.layers[1].linear.weight
+    change = W.detach().clone()
+    both = torch.optim.SGD([*network.parameters(), *feedback.parameters()], lr=0.1)
+    fit((network, rule, both), digits, 1)
+    change = W.detach() - change
+    assert torch.allclose(feedback.weights[0] - start, change, atol=1e-6)
+    assert float(change.abs().max()) > 1e-3
+    fixed = pcsnn.ZIL("cross_entropy", feedback=pcsnn.Feedback.random(network))
+    fit((network, fixed, without), digits, 1)
 
 
 def test_batch_norm_refuses_a_last_batch_of_one(digits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from fractions import Fraction
 
 import pytest
@@ -512,3 +513,17 @@ def test_a_neuron_that_fires_again():
             first, second = (p.grad.item() for p in network.parameters())
             assert first == pytest.approx(times * 2.52, rel=1e-12)
             assert second == pytest.approx(1.2, rel=1e-12)
+
+
+def test_a_presentation_that_is_too_short_is_told():
+    network = pcsnn.mlp([4, 5, 5, 5, 3], "tanh")
+    x, y = torch.randn(6, 4), torch.zeros(6, dtype=torch.long)
+    said = "steps=1 are too few: no error reaches the weights below layer 4, .*; 3 are needed"
+    with pytest.warns(UserWarning, match=said) as caught:
+        pcsnn.FaZIL(steps=1)(network, x, y)
+    assert caught[0].filename == __file__
+    assert [bool(m.linear.weight.grad.any()) for m in network.layers] == [False, False, True, True]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pcsnn.FaZIL(steps=3)(network, x, y)
+        pcsnn.FaZIL()(network, x, y)

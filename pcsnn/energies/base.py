@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from pcsnn.validate import kind_of
+
 
 class Energy:
     """``E(u, x)`` of one node; ``u`` and ``x`` have one shape, batch first, ``(…, B, …)``.
@@ -25,6 +27,7 @@ class Energy:
     @abstractmethod
     def value(self, u: Tensor, x: Tensor) -> Tensor:
         """``E``: one number for each sample, or several that are to be summed, ``(…, B, …)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no value(u, x)")
 
     def begin(self, u: Tensor) -> Energy:
         """The energy for one episode: itself, or with what it draws drawn."""
@@ -117,6 +120,11 @@ class Energy:
                 f"{name} has the energy {self.name!r}, which cannot price a prediction of shape "
                 f"{tuple(u.shape)}: {said}"
             ) from error
+        if not torch.is_tensor(price):
+            raise TypeError(
+                f"{name} has the energy {self.name!r}, whose value must be a tensor, not "
+                f"{kind_of(price)}"
+            )
         if price.shape[:samples] != u.shape[:samples]:
             raise ValueError(
                 f"{name} has the energy {self.name!r}, whose value for a prediction of shape "

@@ -17,9 +17,10 @@ from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
 from pcsnn.explorers.page import Choice, Explorer, Panel, Slider, Steps, Table
 from pcsnn.explorers.presentation import presentation
+from pcsnn.explorers.settling import settling
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
     "attention", "conditions", "counting", "deciding", "inference", "latent", "lif",
-    "presentation",
+    "presentation", "settling",
 ]  # fmt: skip

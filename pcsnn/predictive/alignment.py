@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from pcsnn.predictive.dense import DenseLook
@@ -22,8 +23,11 @@ class FeedbackAlignment(ZIL):
     error of each layer at its own time is ``ε^(l) = σ'(x) ⊙ (ε^(l+1) B)``.
 
     Args:
-        feedback: the matrices; needed.
-        loss: as for :class:`~pcsnn.predictive.zil.ZIL`.
+        loss: as for :class:`~pcsnn.predictive.zil.ZIL`, as all the others are.
+        feedback: the matrices; needed, by its name.
+
+    Raises:
+        ValueError: without feedback.
     """
 
     def __post_init__(self) -> None:
@@ -39,8 +43,11 @@ class DirectFeedbackAlignment(LocalRule):
     ``ε^(l) = σ'(x^(l)) ⊙ (ε^(L) B^(l))``: no layer waits for the one above.
 
     Args:
-        feedback: from :meth:`~pcsnn.predictive.feedback.Feedback.direct`; needed.
-        loss: as for :class:`~pcsnn.predictive.zil.ZIL`.
+        loss: as for :class:`~pcsnn.predictive.zil.ZIL`, as all the others are.
+        feedback: from :meth:`~pcsnn.predictive.feedback.Feedback.direct`; needed, by its name.
+
+    Raises:
+        ValueError: without feedback, and for one that learns.
     """
 
     def __post_init__(self) -> None:
@@ -69,6 +76,7 @@ class DirectFeedbackAlignment(LocalRule):
             errors[k] = origin.points[k + 1].hand_down(output, B)
         yield Moment.of(0, episode, errors, dict(enumerate(errors)))
 
+    @torch.no_grad()
     def _states(self, episode: Episode) -> Iterator[State]:
         """The values have not moved, so that only the output costs anything."""
         for moment in self.timetable(episode):

@@ -8,15 +8,16 @@ a stage may read several nodes: residuals, attention, convolutions, embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pcsnn.admission import admit_for_autograd, parameter_of, run
+from pcsnn.admission import admit_for_autograd, below_read_out, parameter_of, run
 from pcsnn.chains import Chain
 from pcsnn.energies import Energy, Gaussian
+from pcsnn.networks import Network
 from pcsnn.nodes import ValueNode, nodes_of, visiting
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.replay import Draws, Replay, saves_elsewhere
@@ -42,8 +43,7 @@ class Subject:
     """
 
     def __init__(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.run: Callable[..., Any] = getattr(network, "last_node", network)
-        self.inputs = inputs
+        self.network, self.run, self.inputs = network, below_read_out(network), inputs
         self.chain = network.chain if isinstance(network, Chain) else None
         self.names = dict((node, name) for name, node in nodes_of(network))
         if not self.names:
@@ -79,6 +79,16 @@ class Subject:
             f"no gradient passes from {self.describe(k)} to what lies above it: "
             "a stage there is not differentiable, or nothing reads it"
         )
+
+    def not_met(self, name: str) -> str:
+        """What to say of a node that the forward pass does not meet."""
+        for part in self.network.modules():
+            if isinstance(part, Network) and (reason := part.around_nodes()):
+                return (
+                    f"the value node {name} lies within a layer, and {reason}: put them on the "
+                    "layer's linear map or activation"
+                )
+        return f"the value node {name} is never met in a forward pass"
 
     def first(self) -> Any:
         """The first pass, the forward pass: what it calls and draws is noted."""
@@ -217,11 +227,9 @@ class CutLook:
 
     def _admit_graph(self) -> None:
         """Every node met, and read; every stage differentiable."""
-        never = [
-            name for node, name in self.subject.names.items() if node not in self.subject.nodes
-        ]
-        if never:
-            raise ValueError(f"the value node {never[0]} is never met in a forward pass")
+        for node, name in self.subject.names.items():
+            if node not in self.subject.nodes:
+                raise ValueError(self.subject.not_met(name))
         read = {j for k in range(len(self._graph)) for j in self.reads(k).nodes}
         for k in range(len(self.subject.nodes)):
             if k not in read:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pcsnn.activations import Activation, activation
+from pcsnn.activations import IDENTITY, Activation
 from pcsnn.energies import Energy
 from pcsnn.networks import Network, Parts
 from pcsnn.predictive.looks import Error, plus
@@ -260,11 +260,8 @@ def dense(network: Network, parts: list[Parts]) -> list[Dense]:
     squash = network.input_activation
     if network.value_nodes == "activation":
         return [
-            Dense(squash if l == 0 else _IDENTITY, p.weight, p.bias, p.activation)
+            Dense(squash if l == 0 else IDENTITY, p.weight, p.bias, p.activation)
             for l, p in enumerate(parts)
         ]
     squashes = [squash, *(part.activation for part in parts)]
     return [Dense(s, p.weight, p.bias) for s, p in zip(squashes, parts, strict=False)]
-
-
-_IDENTITY = activation("identity")

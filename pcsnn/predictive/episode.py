@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.activations import Activation
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
-from pcsnn.networks import Network, hooked
+from pcsnn.networks import Network
+from pcsnn.plain import hooked, written
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
 from pcsnn.predictive.looks import Error, Look, minus, plus
@@ -43,7 +45,8 @@ class State:
         values: ``x``, each ``(B, n)``.
         predictions: ``u``.
         errors: ``ε``; at a clamped output, minus the derivative of its energy.
-        energies: of each layer, the mean over the batch.
+        energies: of each layer, the mean over the batch, ``(L − 1,)``; ``(K, L − 1)`` for K
+            networks as one.
         residual: ``max |ẋ|``, zero at an equilibrium.
         changed: the stages whose weights a rule changes now, counted as ``k``.
         names: of the nodes, as one would say them: ``"layer 3"``, ``"the value node scores"``.
@@ -60,7 +63,10 @@ class State:
 
     @property
     def energy(self) -> float:
-        """``F``, eq. 41: the sum over layers of the mean over the batch."""
+        """``F``, eq. 41: the sum over layers of the mean over the batch.
+
+        Of K networks as one it is the sum of theirs; ``energies.sum(-1)`` is each one's.
+        """
         return float(self.energies.sum())
 
 
@@ -96,7 +102,7 @@ class Episode:
         self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
         try:
             self._begin(network, x, y)
-        except Exception:
+        except BaseException:
             put_back(self._before)  # a refused batch moves no averages
             raise
         # Modules with moving averages move them in the forward pass and at no later look.
@@ -371,26 +377,20 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
             f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
             "its layers"
         )
-    if isinstance(network, Network | Chain) and hooked(network.read_out()):
+    if isinstance(network, Network | Chain) and (reason := written(Activation, network.read_out())):
         raise ValueError(
-            f"the read-out: {hooked(network.read_out())}, and its derivative is written out: "
-            "leave them out, or use Backprop"
+            f"the read-out {reason}, and its derivative is written out: leave them out, or use "
+            "Backprop"
         )
     if isinstance(network, Network):
         if not not_written_out(network):
             return DenseLook.forward(network, x)  # type: ignore[arg-type]
-        _admit_hooks(network)
-    return CutLook.forward(network, x if isinstance(x, tuple) else (x,))
-
-
-def _admit_hooks(network: Network) -> None:
-    """A hook around a whole layer is passed by where the cut is within the layer."""
-    for l, layer in enumerate(network.layers):
-        if network.value_nodes == "pre-activation" and hooked(layer):
+        if reason := network.around_nodes():
             raise ValueError(
-                f"layers[{l}]: {hooked(layer)}, and the network is cut at its pre-activation, "
-                "within it: put them on the layer's linear map or activation"
+                f"{reason}, and the network is cut at its pre-activation, within it: put them on "
+                "the layer's linear map or activation"
             )
+    return CutLook.forward(network, x if isinstance(x, tuple) else (x,))
 
 
 def stepped(at: Sequence[Error], slopes: Sequence[Error], step_size: float | Tensor) -> list[Error]:

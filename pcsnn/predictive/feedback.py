@@ -35,6 +35,9 @@ class Feedback(nn.Module):
             direct feedback ``(n_output, n_in)``.
         learn: whether the matrices learn along with the weights. They are parameters: give
             them to the optimiser beside the network's own.
+
+    Raises:
+        TypeError: for what is no tensor of floating-point numbers.
     """
 
     def __init__(self, weights: Sequence[Tensor], *, learn: bool = False) -> None:
@@ -53,13 +56,19 @@ class Feedback(nn.Module):
         std: float | None = None,
         learn: bool = False,
     ) -> Feedback:
-        """Random matrices, normally distributed about zero.
+        """Random matrices, normally distributed about zero, of the weights' shapes.
 
         Args:
-            network: whose weights the matrices stand in for.
+            network: whose weights the matrices stand in for, each ``(n_out, n_in)``, or
+                ``(K, n_out, n_in)`` of K networks as one.
             seed: a seed, or a generator on the CPU.
             std: the standard deviation; left out, that of the weights themselves.
             learn: whether they learn.
+
+        Raises:
+            TypeError: for what is no :class:`pcsnn.Network`.
+            ValueError: for a ``std`` that is not positive, and without one for weights that are
+                all the same.
         """
         weights = _weights(network)
         return cls(_draw(weights, [w.shape for w in weights], std, seed), learn=learn)
@@ -80,7 +89,15 @@ class Feedback(nn.Module):
 
     @classmethod
     def stack(cls, feedbacks: Sequence[Feedback]) -> Feedback:
-        """Those of K networks as one, for :func:`pcsnn.ensembles.stack`."""
+        """Those of K networks as one, for :func:`pcsnn.ensembles.stack`.
+
+        Args:
+            feedbacks: of each network, matrices ``(n_out, n_in)`` of the same shapes; copied, into
+                ``(K, n_out, n_in)``. They learn if those of the first do.
+
+        Raises:
+            ValueError: for none, and for other shapes.
+        """
         if not feedbacks:
             raise ValueError("feedbacks is empty")
         shapes = [[tuple(w.shape) for w in f.weights] for f in feedbacks]

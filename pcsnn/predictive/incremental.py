@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.backprop import all_finite
 from pcsnn.predictive.episode import Episode
-from pcsnn.predictive.inference_learning import diverged, has_risen
+from pcsnn.predictive.inference_learning import diverged, has_risen, tell_too_few
 from pcsnn.predictive.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
 from pcsnn.predictive.looks import Error, per_copy
-from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite
+from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,25 @@ class IncrementalInferenceLearning(LocalRule):
 
     @torch.no_grad()
     def __call__(self, network: nn.Module, x: Inputs, y: Tensor) -> Report:
-        """Fill ``.grad`` with the way of each weight over the learning rate, reversed."""
-        parameters = self._learning(network)
-        before = [p.clone() for p in parameters]
+        """Fill ``.grad`` with the way of each weight over the learning rate, reversed.
+
+        The weights are put back. By plain descent the way is summed as it is gone, before weights
+        round it; of an optimiser's it is the difference.
+
+        Args:
+            network: any network with value nodes.
+            x: inputs.
+            y: labels or targets.
+
+        Raises:
+            TypeError, ValueError: for a batch that does not fit the network.
+            DivergenceError: where the energy has risen, or something is not finite.
+        """
         rate = self.learning_rate if self.optimiser is None else None
-        found = self.step(network, x, y, rate)
-        for parameter, start in zip(parameters, before, strict=True):
-            accumulate(parameter, (start - parameter) / self.learning_rate)
-            parameter.copy_(start)
+        way: dict[nn.Parameter, Tensor] = {}
+        found = self._run(network, x, y, rate, way)
+        for parameter, gradient in way.items():
+            accumulate(parameter, gradient)
         return found
 
     @torch.no_grad()
@@ -91,31 +102,68 @@ class IncrementalInferenceLearning(LocalRule):
         y: Tensor,
         learning_rate: float | Tensor | None = None,
     ) -> Report:
-        """Let values and weights move; on divergence the weights are put back.
+        """Let values and weights move; on divergence, or interrupted, the weights are put back.
 
         Args:
             network: changed in place.
             x: inputs.
             y: labels or targets.
             learning_rate: α; not where the rule has an optimiser, which has its own.
+
+        Raises:
+            TypeError, ValueError: for hooks that wait for ``.grad``, beside what a call refuses.
+            DivergenceError: as a call.
         """
-        learning_rate = self._admit_rate(network, learning_rate)
+        refuse_hooks_on_grad(network)
+        return self._run(network, x, y, learning_rate)
+
+    def _run(
+        self,
+        network: nn.Module,
+        x: Inputs,
+        y: Tensor,
+        learning_rate: float | Tensor | None,
+        way: dict[nn.Parameter, Tensor] | None = None,
+    ) -> Report:
+        """An episode.
+
+        Args:
+            network: changed in place.
+            x: inputs.
+            y: labels or targets.
+            learning_rate: α.
+            way: filled with how far each weight goes, over a learning rate and reversed; the
+                weights are then put back.
+        """
         energy, y = self._admit(network, x, y)
+        learning_rate = self._admit_rate(network, learning_rate)
         _, why = self._by_kernel(network, x, y, energy)
-        parameters = self._learning(network)
-        kept = [p.clone() for p in parameters]
+        before = {p: p.clone() for p in self._learning(network)}
         memory = self._memory()
+        if way is not None:
+            way.update((p, torch.zeros_like(p)) for p in before)
         episode = self._present(network, x, y, energy)
-        start = episode.start(episode.loss())
-        for moment in self.timetable(episode):
-            self._change(episode, moment, learning_rate)
-        end = episode.energies(episode.errors()).sum(dim=-1)
-        report = prediction(episode, end, self.steps, why)
-        guarded = self.on_divergence == "raise"
-        if guarded and (self._risen(end, start) or not all_finite([end, *parameters])):
+        self._tell(episode)
+        try:
+            start = episode.start(episode.loss())
+            for moment in self.timetable(episode):
+                self._change(episode, moment, learning_rate, way)
+            end = episode.energies(episode.errors()).sum(dim=-1)
+            report = prediction(episode, end, self.steps, why)
+            guarded = self.on_divergence == "raise"
+            if guarded and (self._risen(end, start) or not all_finite([end, *before])):
+                self._restore(before, memory)
+                if not bool(torch.isfinite(start).all()):
+                    explain_non_finite(network, x, y)
+                self._explain_rise(episode, start, learning_rate)
+        except BaseException:
             episode.forget()
-            self._restore(parameters, kept, memory)
-            self._explain_rise(network, x, y, learning_rate)
+            self._restore(before, memory)
+            raise
+        if way is not None:
+            if learning_rate is None:
+                way.update((p, (start - p) / self.learning_rate) for p, start in before.items())
+            self._restore(before, None)
         return report
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
@@ -131,18 +179,11 @@ class IncrementalInferenceLearning(LocalRule):
             episode.move(slopes, per_copy(self.step_size))
 
     def _explain_rise(
-        self, network: nn.Module, x: Inputs, y: Tensor, learning_rate: float | Tensor | None
+        self, episode: Episode, start: Tensor, learning_rate: float | Tensor | None
     ) -> None:
         """Go the same way again, for the step and the layer at which the energy left its start."""
-        energy, y = self._admit(network, x, y)
-        parameters = self._learning(network)
-        kept = [p.clone() for p in parameters]
-        memory = self._memory()
-        episode = self._present(network, x, y, energy)
         episode.forget()
-        start = episode.start(episode.loss())
-        if not bool(torch.isfinite(start).all()):
-            explain_non_finite(network, x, y)
+        episode.restart()
         for moment in self.timetable(episode):
             state = episode.state(moment.t, moment.errors)
             end = state.energies.sum(dim=-1)
@@ -151,8 +192,14 @@ class IncrementalInferenceLearning(LocalRule):
             self._change(episode, moment, learning_rate)
         else:
             state = episode.state(self.steps, episode.errors())
-        self._restore(parameters, kept, memory)
         raise diverged(state, start, self.steps)
+
+    def _tell(self, episode: Episode) -> None:
+        """Warn where the last change comes before an error has reached every weight."""
+        last = self.steps // self.every * self.every - 1
+        tell_too_few(
+            episode, self.steps, last, lambda deepest: -(-(deepest + 1) // self.every) * self.every
+        )
 
     def _risen(self, energy: Tensor, start: Tensor) -> bool:
         """Whether it should have fallen: other matrices, or a memory, may well make it rise."""
@@ -196,16 +243,26 @@ class IncrementalInferenceLearning(LocalRule):
         return None
 
     def _change(
-        self, episode: Episode, moment: Moment, learning_rate: float | Tensor | None
+        self,
+        episode: Episode,
+        moment: Moment,
+        learning_rate: float | Tensor | None,
+        way: Mapping[nn.Parameter, Tensor] | None = None,
     ) -> None:
         """Change the weights that learn at this moment, by plain descent or by the optimiser."""
-        if learning_rate is not None:
+        if learning_rate is None:
+            assert self.optimiser is not None
+            if moment.learns:
+                with _set_aside(self.optimiser):
+                    for parameter, gradient in self._gradients(episode, [moment]).items():
+                        parameter.grad = gradient
+                    self.optimiser.step()
+        elif way is None:
             self._ascend(episode, [moment], learning_rate)
-        elif moment.learns and self.optimiser is not None:
-            with _set_aside(self.optimiser):
-                for k, error in moment.learns.items():
-                    self._fill(episode, moment, k, error, -1 / episode.batch)
-                self.optimiser.step()
+        elif found := self._gradients(episode, [moment]):
+            gradients = list(found.values())
+            torch._foreach_add_([way[p] for p in found], gradients)
+            torch._foreach_add_(list(found), gradients, alpha=-float(learning_rate))
 
     def _memory(self) -> dict[str, Any] | None:
         """What the optimiser remembers, where a divergence may take it back."""
@@ -214,12 +271,12 @@ class IncrementalInferenceLearning(LocalRule):
         return copy.deepcopy(self.optimiser.state_dict())
 
     def _restore(
-        self, parameters: Sequence[Tensor], kept: Sequence[Tensor], memory: dict[str, Any] | None
+        self, before: Mapping[nn.Parameter, Tensor], memory: dict[str, Any] | None
     ) -> None:
-        for parameter, start in zip(parameters, kept, strict=True):
+        for parameter, start in before.items():
             parameter.copy_(start)
         if self.optimiser is not None and memory is not None:
-            self.optimiser.load_state_dict(memory)
+            self.optimiser.load_state_dict(copy.deepcopy(memory))  # which keeps what it is given
 
 
 @contextmanager

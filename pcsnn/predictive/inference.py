@@ -14,6 +14,7 @@ from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
 from pcsnn.predictive.episode import Episode, State, look_at, normal, put_back
 from pcsnn.predictive.error_based import VARIABLES
+from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.plain_nodes import admit_gaussian
 from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
@@ -29,7 +30,7 @@ def infer(
     step_size: float,
     loss: str | Loss = "squared_error",
     values: Sequence[Tensor] | None = None,
-    feedback: Sequence[Tensor] | None = None,
+    feedback: Feedback | Sequence[Tensor] | None = None,
     variables: str = "values",
     temperature: float | None = None,
     seed: int | torch.Generator | None = None,
@@ -52,7 +53,7 @@ def infer(
         loss: the energy of the clamped output.
         values: where the value nodes start, a tensor for each that is free; left out, at the
             forward pass.
-        feedback: matrices in the place of the transposed weights.
+        feedback: matrices in the place of the transposed weights, ``(n_out, n_in)`` as these are.
         variables: what moves, ``"values"`` or ``"errors"``, as for
             :class:`~pcsnn.InferenceLearning`.
         temperature: ``T`` of the noise, positive; left out, there is none. For Gaussian nodes:
@@ -63,6 +64,7 @@ def infer(
         The state at t = 0, 1, …, ``steps``.
 
     Raises:
+        TypeError, ValueError: for arguments that do not fit; at once, before the first state.
         DivergenceError: names the step and the layer whose energy is not finite.
     """
     validate.positive_int("steps", steps)
@@ -74,14 +76,26 @@ def infer(
         admit_input(network, x)
     else:
         y = admit(network, x, y, energy.loss)
-    episode = kind(network, x, y, energy, feedback)
+    matrices = None if feedback is None else _feedback(feedback).matrices(network)
+    episode = kind(network, x, y, energy, matrices)
     episode.forget()
-    if feedback is not None:
-        _admit_feedback(feedback, episode)
     if values is not None:
         episode.start_from(values)
     if noise is not None:
         admit_gaussian(episode, "a temperature")
+    return _settle(episode, network, x, y, steps, step_size, noise)
+
+
+@torch.no_grad()
+def _settle(
+    episode: Episode,
+    network: nn.Module,
+    x: Inputs,
+    y: Tensor | None,
+    steps: int,
+    step_size: float,
+    noise: tuple[float, torch.Generator] | None,
+) -> Iterator[State]:
     for t in range(steps + 1):
         errors = episode.errors()
         state = episode.state(t, errors)
@@ -106,13 +120,12 @@ def _noise(
     return math.sqrt(2 * step_size * T), as_generator(seed)
 
 
-def _admit_feedback(feedback: Sequence[Tensor], episode: Episode) -> None:
-    if len(feedback) != episode.hidden:
-        raise ValueError(f"feedback must hold {episode.hidden} matrices, not {len(feedback)}")
-    for k, B in enumerate(feedback):
-        expected = (episode.origin.u(k + 1).shape[-1], episode.origin.u(k).shape[-1])
-        if B.shape[-2:] != expected:
-            raise ValueError(f"feedback[{k}] must have shape {expected}, not {tuple(B.shape)}")
+def _feedback(given: Feedback | Sequence[Tensor]) -> Feedback:
+    """Matrices that are given by themselves are those of a feedback that does not learn."""
+    if isinstance(given, Feedback):
+        return given
+    validate.sequence("feedback", given, "matrices")
+    return Feedback([validate.tensor(f"feedback[{k}]", B) for k, B in enumerate(given)])
 
 
 def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: State) -> None:
@@ -141,6 +154,7 @@ def perturbed(
         seed: of the draws, on the CPU.
     """
     sigma, generator = validate.non_negative("sigma", sigma), as_generator(seed)
+    admit_input(network, x)
     kept = [(b, b.clone()) for b in network.buffers()]
     look = look_at(network, x)
     put_back(kept)

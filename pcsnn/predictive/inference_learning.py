@@ -6,7 +6,7 @@ The rule of Whittington and Bogacz (2017), which Song et al. call IL (algorithm 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -50,6 +50,13 @@ class InferenceLearning(LocalRule):
             steps follow it alone: a posterior collapses.
         on_divergence: with ``"raise"`` inference that ends with more energy than it began
             with is stopped as well, unless it has feedback: the step size is too large.
+        engine: as for :class:`~pcsnn.predictive.local.LocalRule`.
+
+    Raises:
+        TypeError, ValueError: for settings that are not as said here, or not with one another.
+
+    Warns:
+        UserWarning: in a call, where ``steps`` are too few.
     """
 
     _guard: ClassVar[int] = FINITE | DESCENDED
@@ -153,15 +160,30 @@ class InferenceLearning(LocalRule):
                 raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
 
 
-def tell_too_few(episode: Episode, steps: int) -> None:
-    """An error comes down one stage a step: say where too few steps leave weights as they are."""
-    first = [*shortest(episode.origin, episode.hidden), 0]
-    if steps >= max(first):
+def tell_too_few(
+    episode: Episode,
+    steps: int,
+    last: int | None = None,
+    needed: Callable[[int], int] = int,
+) -> None:
+    """An error comes down one stage a step: say where too few steps leave weights as they are.
+
+    Args:
+        episode: whose errors come down.
+        steps: as they were set.
+        last: the step at which weights change last; left out, the end.
+        needed: how many steps it takes for that to be at a given one.
+    """
+    last = steps if last is None else last
+    if last >= episode.hidden:  # no way is longer
         return
-    node = min((k for k, own in enumerate(first) if own <= steps))
+    first = [*shortest(episode.origin, episode.hidden), 0]
+    if last >= max(first):
+        return
+    node = min((k for k, own in enumerate(first) if own <= last))
     warnings.warn(
         f"steps={steps} are too few: no error reaches the weights below {episode.describe(node)}, "
-        f"which do not learn; {max(first)} are needed",
+        f"which do not learn; {needed(max(first))} are needed",
         stacklevel=6,
     )
 

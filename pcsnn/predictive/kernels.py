@@ -253,7 +253,10 @@ def present(
 def _sound(errors: np.ndarray, report: np.ndarray, guard: int) -> bool:
     for k in range(report.shape[0]):
         loss, energy, size = report[k]
-        if guard & FINITE and not (math.isfinite(size) and math.isfinite(energy)):
+        # Compared with infinity: isfinite(x) asks for x - x, which reordered sums may make zero.
+        # Of a loss whose square is not finite what weights learn, products, may not be, either.
+        finite = size < math.inf and abs(energy) < math.inf and loss * loss < math.inf
+        if guard & FINITE and not finite:
             return False
         if guard & DESCENDED and not energy <= loss * (1 + 1e-4):  # beyond rounding
             return False

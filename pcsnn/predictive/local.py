@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pcsnn import validate
+from pcsnn import jit, validate
 from pcsnn.admission import admit, admit_loss, copies_of, read_out_of
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
 
 ON_DIVERGENCE = ("raise", "allow")
-ENGINES = (None, "kernel", "torch")
 
 
 class Moment(NamedTuple):
@@ -94,8 +93,7 @@ class LocalRule(Rule):
                 f"not {type(self.feedback).__name__}"
             )
         validate.one_of("on_divergence", self.on_divergence, ON_DIVERGENCE)
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine must be 'kernel', 'torch' or None, not {self.engine!r}")
+        jit.admit_engine(self.engine)
 
     @abstractmethod
     def timetable(self, episode: Episode) -> Iterator[Moment]:
@@ -111,24 +109,31 @@ class LocalRule(Rule):
 
         Every parameter of a stage gets one; it is zero where no error has reached the stage.
 
+        Args:
+            network: a :class:`pcsnn.Network`, or any module with value nodes in it.
+            x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes, several in a
+                tuple.
+            y: labels ``(B,)`` or targets ``(B, n)``; for an output ``(B, …, n)`` labels ``(B, …)``,
+                of which -1 asks for nothing, or targets of its shape.
+
+        Returns:
+            Loss and prediction of the forward pass, and how the episode ended.
+
         Raises:
-            TypeError, ValueError: for a batch that does not fit the network.
-            DivergenceError: where activity, loss or errors are not finite; nothing is filled.
+            TypeError, ValueError: for a batch, or hooks, that do not fit the network.
+            DivergenceError: where activity, loss, errors or gradients are not finite; nothing is
+                filled.
         """
         energy, y = self._admit(network, x, y)
         settled, why = self._by_kernel(network, x, y, energy)
         if settled is not None:
             return settled.fill()
         moments, report, episode = self._by_torch(network, x, y, energy, why)
-        scale = -1 / episode.batch
-        taught: set[int] = set()
-        for moment in moments:
-            for k, error in moment.learns.items():
-                taught.add(k)
-                self._fill(episode, moment, k, error, scale)
-        for k in range(episode.hidden + 1):
-            if k not in taught:
-                self._fill_nothing(episode, k)
+        found = self._gradients(episode, moments)
+        for parameter, none in self._nothing(episode, moments):
+            found.setdefault(parameter, none)
+        for parameter, gradient in found.items():
+            accumulate(parameter, gradient)
         return report
 
     @torch.no_grad()
@@ -161,11 +166,23 @@ class LocalRule(Rule):
 
     @torch.no_grad()
     def watch(self, network: nn.Module, x: Inputs, y: Tensor) -> Iterator[State]:
-        """The states of the episode, each saying which stages would learn; nothing is changed."""
+        """The states of the episode, each saying which stages would learn; nothing is changed.
+
+        Args:
+            network: as for a call.
+            x: inputs.
+            y: labels or targets.
+
+        Returns:
+            The states, one after the other, each made when it is asked for.
+
+        Raises:
+            TypeError, ValueError: as a call, at once.
+        """
         energy, y = self._admit(network, x, y)
         episode = self._present(network, x, y, energy, plastic=False)
         episode.forget()
-        yield from self._states(episode)
+        return self._states(episode)
 
     def state_dict(self) -> dict[str, Any]:
         """The feedback, which may learn: it goes into the checkpoint of :func:`pcsnn.train`."""
@@ -223,8 +240,8 @@ class LocalRule(Rule):
             report = self._report(episode, moments, steps, why)
             if self.on_divergence == "raise":
                 self._refuse(network, x, episode, moments, report)
-        except Exception:
-            episode.forget()  # what is refused moves no averages
+        except BaseException:
+            episode.forget()  # what is refused, or interrupted, moves no averages
             raise
         return moments, report, episode
 
@@ -261,6 +278,7 @@ class LocalRule(Rule):
     def _matrices(self, network: nn.Module) -> list[Tensor] | None:
         return None if self.feedback is None else self.feedback.matrices(network)
 
+    @torch.no_grad()
     def _states(self, episode: Episode) -> Iterator[State]:
         for moment in self.timetable(episode):
             yield episode.state(moment.t, moment.errors, tuple(sorted(moment.learns)))
@@ -284,12 +302,18 @@ class LocalRule(Rule):
         """Stop before any weight is touched where activity or an error is not finite.
 
         The first predictions tell of the input and the output's error of the loss; weights
-        that are not finite reach one or the other, or an error between.
+        that are not finite reach one or the other, or an error between. Products of what is finite
+        are looked at where the loss is so large that its square is not.
         """
         taught = [e for m in moments for e in m.learns.values() if e is not None]
         squash = getattr(network, "input_activation", None)  # which may hide what is not finite
         given = [] if getattr(squash, "name", "identity") == "identity" else _parts(x)
-        if all_finite([episode.unmasked(0), report.loss, *given, *taught]):
+        seen = [episode.unmasked(0), *given, *taught]
+        if all_finite([report.loss.square(), *seen]):
+            return
+        if all_finite([report.loss, *seen]) and all_finite(
+            list(self._gradients(episode, moments).values())
+        ):
             return
         assert episode.y is not None
         episode.forget()
@@ -302,30 +326,55 @@ class LocalRule(Rule):
 
     # -- what is learnt ----------------------------------------------------------------------
 
-    def _fill(self, episode: Episode, moment: Moment, k: int, error: Error, scale: float) -> None:
-        if error is None:
-            self._fill_nothing(episode, k, of_stage=True)
-        else:
-            for n, (parameter, gradient) in enumerate(moment.look.gradients(k, scale * error)):
-                accumulate(parameter, gradient)
-                if n == 0 and self.feedback is not None and self.feedback.learns(k):
-                    accumulate(self.feedback.weights[k - 1], gradient.clone())
+    def _gradients(self, episode: Episode, moments: Sequence[Moment]) -> dict[nn.Parameter, Tensor]:
+        """Of each parameter that learns, summed over stages and moments before any is used."""
+        try:
+            pairs = [
+                pair
+                for moment in moments
+                for k, error in moment.learns.items()
+                for pair in self._of_stage(episode, moment, k, error)
+            ]
+            found = dict(pairs)
+            return found if len(found) == len(pairs) else _summed(pairs)
+        except BaseException:
+            episode.forget()  # what is refused moves no averages
+            raise
+
+    def _nothing(
+        self, episode: Episode, moments: Sequence[Moment]
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Zero for each parameter of the stages that learn at none of the moments."""
+        taught = {k for m in moments for k, error in m.learns.items() if error is not None}
+        for k in range(episode.hidden + 1):
+            if k not in taught:
+                yield from ((p, torch.zeros_like(p)) for p in episode.parameters(k))
+                if self.feedback is not None and self.feedback.learns(k):
+                    weight = self.feedback.weights[k - 1]
+                    yield weight, torch.zeros_like(weight)
+
+    def _of_stage(
+        self, episode: Episode, moment: Moment, k: int, error: Error
+    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """What a stage learns from an error, and a matrix of feedback beside its weights."""
+        if error is not None:
+            learns = self.feedback is not None and self.feedback.learns(k)
+            for parameter, gradient in moment.look.gradients(k, -1 / episode.batch * error):
+                if learns:  # as the weights do, which come first
+                    assert self.feedback is not None
+                    yield self.feedback.weights[k - 1], gradient.clone()
+                    learns = False
+                if parameter.requires_grad:
+                    yield parameter, gradient
         for parameter, own in self._own(episode, moment, k):
-            accumulate(parameter, -own / episode.batch)
+            if parameter.requires_grad:
+                yield parameter, -own / episode.batch
 
     def _own(
         self, episode: Episode, moment: Moment, k: int
     ) -> Iterator[tuple[nn.Parameter, Tensor]]:
         if k < episode.hidden:
             yield from episode.own(k, moment.look, moment.deltas[k])
-
-    def _fill_nothing(self, episode: Episode, k: int, *, of_stage: bool = False) -> None:
-        none = episode.origin.parameters(k) if of_stage else episode.parameters(k)
-        for parameter in none:
-            accumulate(parameter, torch.zeros_like(parameter))
-        if self.feedback is not None and self.feedback.learns(k):
-            weight = self.feedback.weights[k - 1]
-            accumulate(weight, torch.zeros_like(weight))
 
     def _ascend(
         self, episode: Episode, moments: Sequence[Moment], learning_rate: float | Tensor
@@ -347,24 +396,34 @@ class LocalRule(Rule):
                     if error is not None:
                         moment.look.points[k].ascend(error, rate, B)  # type: ignore[attr-defined]
             return
-        # All gradients before any change: a stage may learn at several moments.
-        # And gradients as calling the rule finds them: a hook may do anything to them.
-        changes: list[tuple[nn.Parameter, Tensor]] = []
-        for moment in moments:
-            for k, error in moment.learns.items():
-                if error is not None:
-                    found = list(moment.look.gradients(k, -1 / episode.batch * error))
-                    changes += found
-                    if self.feedback is not None and self.feedback.learns(k) and found:
-                        changes.append((self.feedback.weights[k - 1], found[0][1]))
-                changes += [(p, -g / episode.batch) for p, g in self._own(episode, moment, k)]
-        for parameter, gradient in changes:
-            if parameter.requires_grad:
-                if torch.is_tensor(learning_rate):
-                    own = learning_rate.view(-1, *[1] * (gradient.dim() - 1)).to(gradient)
-                    parameter.sub_(own * gradient)
-                else:
-                    parameter.sub_(gradient, alpha=learning_rate)
+        # Gradients as calling the rule finds them: a hook may do anything to them.
+        for parameter, gradient in self._gradients(episode, moments).items():
+            if torch.is_tensor(learning_rate):
+                own = learning_rate.view(-1, *[1] * (gradient.dim() - 1)).to(gradient)
+                parameter.sub_(own * gradient)
+            else:
+                parameter.sub_(gradient, alpha=learning_rate)
+
+
+def _summed(pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> dict[nn.Parameter, Tensor]:
+    """What each parameter learns in all.
+
+    Raises:
+        ValueError: for a hook that has run on each part of a gradient, and not on the sum.
+    """
+    found: dict[nn.Parameter, Tensor] = {}
+    for parameter, gradient in pairs:
+        if parameter not in found:
+            found[parameter] = gradient
+        elif parameter._backward_hooks:
+            raise ValueError(
+                f"a parameter of shape {tuple(parameter.shape)} has a hook on its gradient, which "
+                "comes in several parts here, one of each stage or moment that it learns at: leave "
+                "the hook out, and change .grad after the call"
+            )
+        else:
+            found[parameter] += gradient
+    return found
 
 
 def _parts(x: Inputs) -> list[Tensor]:

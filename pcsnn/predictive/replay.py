@@ -10,8 +10,12 @@ result is what it was. Whatever a pass draws at random it draws again as it was,
 
 from __future__ import annotations
 
+import pickle
+import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -99,47 +103,77 @@ class Replay(TorchFunctionMode):
             self.sound = False
 
 
+class Source(NamedTuple):
+    """A generator of random numbers, whatever its kind: how its state is read and set."""
+
+    get: Callable[[], Any]
+    set: Callable[[Any], Any]
+
+
 class Draws:
     """What the first pass drew at random, as dropout does: the others repeat the draw.
 
-    So an episode infers the values of one network, and leaves PyTorch's generators as one forward
-    pass does.
+    So an episode infers the values of one network, and leaves all generators as one forward pass
+    does: those that PyTorch's calls were given, and those that everyone draws from. One of
+    Python's or NumPy's that a module keeps for itself cannot be found.
 
     Args:
         device: of the network; what is drawn on the processor counts as well.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = [device] if device.type == "cuda" else []
-        self._before = self._states()
-        self._own: dict[torch.Generator, Tensor] = {}
-        #: Whether anything was drawn.
-        self.any = False
-
-    def _states(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._cuda)]
+        self._shared = [(source, source.get()) for source in _sources(device)]
+        self._own: list[tuple[Source, Any]] = []
 
     def note(self, generators: dict[torch.Generator, Tensor]) -> None:
         """The first pass is over; it was given these generators."""
-        self._own = generators
-        pairs = zip(self._before, self._states(), strict=True)
-        self.any = bool(generators) or not all(torch.equal(a, b) for a, b in pairs)
+        self._own = [(Source(g.get_state, g.set_state), state) for g, state in generators.items()]
+
+    @cached_property
+    def _drawn(self) -> list[tuple[Source, Any]]:
+        """What was drawn from, each in the state before: found where the second pass begins."""
+        moved = [(source, s) for source, s in self._shared if not _same(s, source.get())]
+        return [*self._own, *moved]
+
+    @property
+    def any(self) -> bool:
+        """Whether anything was drawn."""
+        return bool(self._drawn)
 
     def __enter__(self) -> None:
         """Draw the same again, while this lasts."""
-        self._after = self._states(), {g: g.get_state() for g in self._own}
-        self._set(self._before, self._own)
+        self._after = [(source, source.get()) for source, _ in self._drawn]
+        _set(self._drawn)
 
     def __exit__(self, *error: object) -> None:
         """As if nothing had been drawn."""
-        self._set(*self._after)
+        _set(self._after)
 
-    def _set(self, states: list[Tensor], own: dict[torch.Generator, Tensor]) -> None:
-        torch.set_rng_state(states[0])
-        for device, state in zip(self._cuda, states[1:], strict=True):
-            torch.cuda.set_rng_state(state, device)
-        for generator, state in own.items():
-            generator.set_state(state)
+
+def _set(states: list[tuple[Source, Any]]) -> None:
+    for source, state in states:
+        source.set(state)
+
+
+def _sources(device: torch.device) -> list[Source]:
+    """PyTorch's, Python's, and NumPy's where somebody has imported it."""
+    found = [
+        Source(torch.get_rng_state, torch.set_rng_state),
+        Source(random.getstate, random.setstate),
+    ]
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        found.append(Source(partial(numpy.get_state, legacy=False), numpy.set_state))
+    if device.type == "cuda":
+        get, put = torch.cuda.get_rng_state, torch.cuda.set_rng_state
+        found.append(Source(partial(get, device), partial(put, device=device)))
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    if torch.is_tensor(a):
+        return torch.equal(a, b)
+    # NumPy's state holds an array, so that two of them are not simply equal.
+    return a == b if isinstance(a, tuple) else pickle.dumps(a) == pickle.dumps(b)
 
 
 def _note(a: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from pcsnn.admission import below_read_out
 from pcsnn.nodes import ValueNode, visiting
 from pcsnn.rules import Inputs
 
@@ -36,7 +37,7 @@ def predicted_by(
         x: its inputs ``(B, …)``.
         values: what its nodes hold, at which the graph is cut; left out, it goes on through them.
     """
-    noting, run = _Noting(values), getattr(network, "last_node", network)
+    noting, run = _Noting(values), below_read_out(network)
     with visiting(noting), torch.enable_grad():
         output = run(*(x if isinstance(x, tuple) else (x,)))
     return [*noting.predicted, output]

@@ -26,8 +26,10 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, AWAKE, Plan
 from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.inference_learning import tell_too_few
 from pcsnn.predictive.local import LocalRule, Moment, admit_step_size
 from pcsnn.predictive.looks import Error, per_copy
+from pcsnn.rules import Report
 
 if TYPE_CHECKING:
     from pcsnn.spiking.errors import Messages
@@ -49,6 +51,11 @@ class ZIL(LocalRule):
             :class:`pcsnn.spiking.SigmaDelta` of the threshold ``θ`` sends ``⌊|ε|/θ⌋`` events.
             One layer's error is told, or not, before the next one's can come: a silent node is
             an exact zero, which rates never are. As ``θ`` falls, back-propagation's updates.
+        on_divergence: as for :class:`~pcsnn.predictive.local.LocalRule`.
+        engine: likewise.
+
+    Raises:
+        TypeError, ValueError: for settings that are not as said here.
 
     Example:
         >>> x, y = torch.rand(20, 784), torch.randint(10, (20,))
@@ -252,6 +259,12 @@ class FaZIL(LocalRule):
         if not _on_time(errors):
             return None
         return Moment.of(0, episode, errors, dict(enumerate(errors)))
+
+    def _report(self, episode: Episode, moments: Sequence[Moment], steps: int, why: str) -> Report:
+        """What the forward pass says of the batch."""
+        if self.steps is not None:
+            tell_too_few(episode, self.steps)
+        return super()._report(episode, moments, steps, why)
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
         """A neuron learns when φ fires for it."""

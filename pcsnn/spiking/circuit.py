@@ -31,6 +31,7 @@ from torch import Tensor
 
 from pcsnn import validate
 from pcsnn.activations import Activation
+from pcsnn.admission import refuse_autocast
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
 from pcsnn.spiking.errors import Messages, Told
@@ -197,6 +198,7 @@ class Circuit:
             filtered: whether the input passes the synapses' filter. A constant has passed it
                 since ever.
         """
+        refuse_autocast()
         self.steps += 1
         spikes, traces, u = self._up(arriving, filtered)
         told = self._down(u[-1], y)

@@ -16,10 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.networks import Network
+from pcsnn.energies import Gaussian
+from pcsnn.networks import Layer, Network
+from pcsnn.nodes import ValueNode
+from pcsnn.plain import changed
 from pcsnn.spiking.lif import LIF
 from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Alpha, Synapse
+from pcsnn.validate import kind_of
 
 Linear = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -54,9 +58,9 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
             training mode (it would normalise by its batch) or has no moving averages.
     """
     if not isinstance(linear, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        raise ConversionError(f"linear must be nn.Linear or a convolution, not {_kind(linear)}")
+        raise ConversionError(f"linear must be nn.Linear or a convolution, not {kind_of(linear)}")
     if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
-        raise ConversionError(f"norm must be a batch norm, not {_kind(norm)}")
+        raise ConversionError(f"norm must be a batch norm, not {kind_of(norm)}")
     if norm.training:
         raise ConversionError("norm is in training mode, and depends on its batch: call .eval()")
     mean, variance = norm.running_mean, norm.running_var
@@ -67,7 +71,9 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
             f"norm has {norm.num_features} features, but linear has {linear.weight.shape[0]}"
         )
     if not any(isinstance(norm, k) and isinstance(linear, v) for k, v in _NORMALISED_BY.items()):
-        raise ConversionError(f"norm is a {_kind(norm)}, which {_kind(linear)} cannot stand before")
+        raise ConversionError(
+            f"norm is a {kind_of(norm)}, which {kind_of(linear)} cannot stand before"
+        )
     if variance.dtype != linear.weight.dtype or variance.device != linear.weight.device:
         raise ConversionError(
             f"norm is {variance.dtype} on {variance.device}, but linear {linear.weight.dtype} on "
@@ -134,7 +140,7 @@ class SpikingNetwork(nn.Module):
             raise ConversionError("layers is empty")
         for k, layer in enumerate(layers):
             if not isinstance(layer, SpikingLayer):
-                raise ConversionError(f"layers[{k}] must be a SpikingLayer, not {_kind(layer)}")
+                raise ConversionError(f"layers[{k}] must be a SpikingLayer, not {kind_of(layer)}")
         if any(layer.neuron is None for layer in list(layers)[:-1]):
             raise ConversionError("only the last layer can do without neurons")
         self.layers: Sequence[SpikingLayer] = nn.ModuleList(layers)  # type: ignore[assignment]
@@ -181,8 +187,8 @@ def convert(
 
     Args:
         network: a :class:`pcsnn.Network`, or an :class:`torch.nn.Sequential` of linear maps,
-            convolutions, batch norms, average pooling, flattening, dropout and
-            :class:`~pcsnn.spiking.LIFRate`.
+            convolutions, batch norms, average pooling, flattening, dropout, value nodes that
+            hand on what they are given, and :class:`~pcsnn.spiking.LIFRate`.
         synapse: the filter on every connection, ``None`` for none; ``"alpha"`` is the unit-area
             alpha filter with the thesis's time constant, :data:`TAU_S`.
         output: neurons for an output layer that was trained without (logits). One that was
@@ -198,7 +204,7 @@ def convert(
         ConversionError: for whatever has no spiking counterpart, saying why.
     """
     if not isinstance(network, nn.Module):
-        raise ConversionError(f"network must be a module, not {_kind(network)}")
+        raise ConversionError(f"network must be a module, not {kind_of(network)}")
     if network.training:
         raise ConversionError("network is in training mode: call network.eval() first")
     validate.positive("output_scale", output_scale)
@@ -238,17 +244,25 @@ def _synapse(
         validate.one_of(argument, value, (name,))
         return meaning
     if value is not None and not isinstance(value, Synapse):
-        raise ConversionError(f"{argument} must be a synapse or None, not {_kind(value)}")
+        raise ConversionError(f"{argument} must be a synapse or None, not {kind_of(value)}")
     return value
 
 
 def _modules(network: nn.Module) -> list[nn.Module]:
     """The maps of a network, one after the other."""
+    for kind in (Network, nn.Sequential, Layer):
+        if isinstance(network, kind) and (reason := changed(network, kind)):
+            raise ConversionError(
+                f"{kind_of(network)} {reason}, which has no spiking counterpart: leave them out"
+            )
     if isinstance(network, Network):
         found: list[nn.Module] = [network.input_activation]
         for layer in network.layers:
-            found += [layer.linear, *([] if layer.norm is None else [layer.norm]), layer.activation]
+            found += _modules(layer)
         return found
+    if isinstance(network, Layer):
+        norm = [] if network.norm is None else [network.norm]
+        return [network.linear, *norm, network.activation]
     if isinstance(network, nn.Sequential):
         return [part for module in network for part in _modules(module)]
     return [network]
@@ -268,12 +282,12 @@ def _blocks(modules: list[nn.Module]) -> list[tuple[nn.Module, LIFRate | None]]:
             ):
                 raise ConversionError(
                     "batch norm can only be folded right behind a linear map or a convolution, "
-                    f"not behind {_kind(block[-1]) if block else 'an activation'}"
+                    f"not behind {kind_of(block[-1]) if block else 'an activation'}"
                 )
             block[-1] = fuse_batch_norm(block[-1], module)
         elif isinstance(module, (nn.Linear, *_CONVOLUTIONS, *_PASSED)):
             block.append(copy.deepcopy(module))
-        elif isinstance(module, _IDLE) or getattr(module, "name", "") == "identity":
+        elif _idle(module):
             continue
         else:
             raise ConversionError(_why_not(module))
@@ -284,6 +298,13 @@ def _blocks(modules: list[nn.Module]) -> list[tuple[nn.Module, LIFRate | None]]:
     return blocks
 
 
+def _idle(module: nn.Module) -> bool:
+    """Whether a module hands on what it is given, once trained; so do nodes that only hold it."""
+    if isinstance(module, ValueNode):
+        return module.energy.passes or isinstance(module.energy, Gaussian)
+    return isinstance(module, _IDLE) or getattr(module, "name", "") == "identity"
+
+
 def _affine(block: list[nn.Module]) -> nn.Module:
     if not any(isinstance(module, (nn.Linear, *_CONVOLUTIONS)) for module in block):
         raise ConversionError("a part of the network has no linear map: nothing drives its neurons")
@@ -291,7 +312,10 @@ def _affine(block: list[nn.Module]) -> nn.Module:
 
 
 def _why_not(module: nn.Module) -> str:
-    name = getattr(module, "name", "") or _kind(module)
+    name = getattr(module, "name", "") or kind_of(module)
+    if isinstance(module, ValueNode):
+        energy = module.energy.name
+        return f"{name} cannot be converted: its energy, {energy!r}, hands on something else"
     if isinstance(module, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
         return f"{name} cannot be converted: the largest of several spikes is not a linear map"
     if isinstance(module, nn.LayerNorm | nn.GroupNorm):
@@ -311,13 +335,9 @@ def _rescaled(affine: nn.Module, scale: float, shift: float) -> nn.Module:
     last = affine[-1] if isinstance(affine, nn.Sequential) else affine
     if not isinstance(last, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         raise ConversionError(
-            f"the output must be a linear map or a convolution, not {_kind(last)}"
+            f"the output must be a linear map or a convolution, not {kind_of(last)}"
         )
     bias = torch.zeros(last.weight.shape[0]).to(last.weight) if last.bias is None else last.bias
     last.weight.mul_(scale)
     last.bias = nn.Parameter(bias.detach() * scale + shift)
     return affine
-
-
-def _kind(module: object) -> str:
-    return type(module).__name__

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pcsnn import validate
+from pcsnn import jit, validate
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 VALUES = ("spikes", "graded")
 INPUTS = ("constant", "poisson", "bernoulli", "regular")
-ENGINES = (None, "kernel", "torch")
 _FILTER, _SMOOTH = LowPass(0.005), LowPass(0.02)
 
 
@@ -112,8 +111,7 @@ class SpikingPredictiveCoding(Rule):
         validate.non_negative("coupling", self.coupling)
         validate.one_of("values", self.values, VALUES)
         validate.one_of("input", self.input, INPUTS)
-        if self.engine not in ENGINES:
-            raise ValueError(f"engine must be 'kernel', 'torch' or None, not {self.engine!r}")
+        jit.admit_engine(self.engine)
         if not isinstance(self.derivative, Boxcar):
             validate.one_of("derivative", self.derivative, DERIVATIVES)
         if self.feedback is not None and not hasattr(self.feedback, "matrices"):
@@ -191,7 +189,7 @@ class SpikingPredictiveCoding(Rule):
         circuit = self._circuit(network, x, energy, self.memory.remains)
         times, filtered = self.times, CODINGS[self.input].spikes
         arriving = self._arriving(network, x, times, self._copy())
-        yield from instants(circuit, arriving, y, times, filtered=filtered)
+        return instants(circuit, arriving, y, times, filtered=filtered)
 
     @property
     def wiring(self) -> Wiring:

@@ -65,6 +65,7 @@ class Eligibility:
         return e.mT @ torch.cat(self.traces), e.sum(0)
 
 
+@torch.no_grad()
 def instants(
     circuit: Circuit, arriving: Iterable[Tensor], y: Tensor, times: Times, *, filtered: bool
 ) -> Iterator[Instant]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pcsnn import validate
+from pcsnn import jit, validate
+from pcsnn.admission import refuse_autocast
 from pcsnn.randomness import as_generator
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
@@ -28,7 +29,6 @@ from pcsnn.spiking.events import Events, counts
 from pcsnn.spiking.kernels import own_threads
 from pcsnn.spiking.lif import LIF, admit_step
 
-ENGINES = ("auto", "kernel", "torch")
 RECORDABLE = ("spikes", "voltages")
 BLOCK = 500  # samples that are simulated at once
 CHUNK = 100  # steps that are simulated at once
@@ -86,7 +86,7 @@ def simulate(
     checkpoints: Sequence[float] | None = None,
     read_out_tau: float = 0.1,
     record: Collection[str] = (),
-    engine: str = "auto",
+    engine: str | None = None,
     block: int = BLOCK,
     chunk: int = CHUNK,
     progress: bool = True,
@@ -110,7 +110,7 @@ def simulate(
         read_out_tau: time constant of the output's filtered rate, in seconds.
         record: which of ``"spikes"`` and ``"voltages"`` to keep for every step and neuron.
         engine: ``"kernel"`` (compiled, driven by events), ``"torch"`` (any network, any
-            device), or ``"auto"``: the kernel where it can. The result says which it was.
+            device), or ``None``: the kernel where it can. The result says which it was.
         block: samples at once; the noise of a sample depends on it.
         chunk: steps at once, which bounds the memory and changes nothing else.
         progress: a bar for what lasts longer than a few seconds.
@@ -119,7 +119,7 @@ def simulate(
         TypeError, ValueError: for times that are not whole numbers of steps, a step that the
             neurons cannot take in the network's precision, values that the coding refuses,
             spikes that are no counts, shapes that do not fit, weights that are not finite or
-            so large that currents are not, and an engine that cannot run this.
+            so large that currents are not, autocast, and an engine that cannot run this.
 
     Warns:
         UserWarning: for latency coding into a network that :func:`pcsnn.spiking.convert` made.
@@ -164,6 +164,7 @@ def _admit(network: SpikingNetwork, coding: str) -> None:
         what = f"network must be a SpikingNetwork, not {type(network).__name__}"
         trained = isinstance(network, nn.Module)
         raise TypeError(f"{what}: convert it first" if trained else what)
+    refuse_autocast()
     for name, parameter in network.named_parameters():
         validate.finite(f"the network's {name}", parameter)
     if coding == "latency" and network.reads_rates:
@@ -179,6 +180,8 @@ def _steps(
 ) -> tuple[int, int, list[int]]:
     """Times as whole numbers of steps: the duration, the onset, the checkpoints."""
     validate.positive("dt", dt)
+    if checkpoints is not None:
+        validate.instance("checkpoints", checkpoints, Iterable, "a sequence of times")
     steps = whole_steps("duration", validate.positive("duration", duration), dt)
     first = whole_steps("onset", onset, dt)
     at = (
@@ -199,12 +202,12 @@ def whole_steps(name: str, time: float, dt: float) -> int:
     return steps
 
 
-def _engine(name: str, network: SpikingNetwork, dt: float, parameter: Tensor) -> str:
-    validate.one_of("engine", name, ENGINES)
+def _engine(name: str | None, network: SpikingNetwork, dt: float, parameter: Tensor) -> str:
+    jit.admit_engine(name)
     reason = why_not_compiled(network, dt, parameter)
     if name == "kernel" and reason is not None:
         raise ValueError(f"engine 'kernel' cannot run this: {reason}")
-    return ("kernel" if reason is None else "torch") if name == "auto" else name
+    return name or ("kernel" if reason is None else "torch")
 
 
 def _samples(x: Tensor | Events, coding: str, steps: int, block: int) -> Iterator[Tensor | Events]:

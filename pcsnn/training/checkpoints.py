@@ -22,7 +22,8 @@ from pcsnn.data.files import write_atomically
 from pcsnn.likelihood import Loss
 
 # The file's first line is this and the SHA-256 of all that follows it.
-_MARK = b"pcsnn checkpoint 2 "
+_MARK = b"pcsnn checkpoint 3 "
+_EARLIER = b"pcsnn checkpoint 2 "  # without what torch's own generators were to draw
 _SEAL = len(_MARK) + hashlib.sha256().digest_size * 2 + 1
 _ZIP = b"PK\x03\x04"  # what earlier checkpoints begin with: they have no checksum
 
@@ -34,7 +35,7 @@ class CheckpointError(ValueError):
 def capture(
     network: nn.Module, optimiser: torch.optim.Optimizer, rule: object, order: torch.Generator
 ) -> dict[str, Any]:
-    """A copy of all that training changes.
+    """A copy of all that training changes, torch's own generators among it, for dropout.
 
     Args:
         network: its parameters and buffers.
@@ -46,6 +47,8 @@ def capture(
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
         "order": order.get_state(),
+        "draws": draws(network),
+        "left": {"optimiser": describe_optimiser(optimiser), "rule": describe_rule(rule)},
     }
     if hasattr(rule, "state_dict"):
         state["rule"] = rule.state_dict()
@@ -65,8 +68,24 @@ def restore(
     optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
     optimiser.zero_grad(set_to_none=True)
     order.set_state(state["order"].cpu())
+    draw_from(state["draws"], network)
     if "rule" in state:
         rule.load_state_dict(copy.deepcopy(state["rule"]))  # type: ignore[attr-defined]
+
+
+def draws(network: nn.Module) -> dict[str, Tensor]:
+    """The state of torch's own generators: the processor's, and that of the network's GPU."""
+    device = next(network.parameters()).device
+    found = {"cpu": torch.get_rng_state()}
+    return found | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def draw_from(states: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Put them back as they were."""
+    device = next(network.parameters()).device
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
 def save(path: Path, fingerprint: Mapping[str, str], state: Mapping[str, Any]) -> None:
@@ -77,7 +96,10 @@ def save(path: Path, fingerprint: Mapping[str, str], state: Mapping[str, Any]) -
 
 
 def load(path: Path, fingerprint: Mapping[str, str], device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint of the run that has this fingerprint.
+    """Read a checkpoint of the run that has this fingerprint, or that left things as they are.
+
+    Schedules change the settings of an optimiser: one that is new has those of the run's start,
+    one that has just been trained those of the checkpoint.
 
     Raises:
         CheckpointError: when it is damaged, cannot be read, or belongs to another run.
@@ -85,19 +107,19 @@ def load(path: Path, fingerprint: Mapping[str, str], device: torch.device) -> di
     content = _unsealed(path)
     try:
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        found = dict(state["fingerprint"])
+        found, left = dict(state["fingerprint"]), dict(state["left"])
     except Exception as error:  # whatever a file of another kind makes of the reader
         raise CheckpointError(f"checkpoint {path} cannot be read: delete it") from error
     for key, value in fingerprint.items():
-        if found.get(key) != value:
+        if value not in (found.get(key), left.get(key)):
             detail = "" if "\n" in value else f" ({found.get(key)}, not {value})"
             raise CheckpointError(f"checkpoint {path} was made with another {key}{detail}")
     return state
 
 
-def sealed(content: bytes) -> bytes:
+def sealed(content: bytes, mark: bytes = _MARK) -> bytes:
     """A file's content behind the line by which a single flipped bit is found."""
-    return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    return mark + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def _unsealed(path: Path) -> bytes:
@@ -110,6 +132,11 @@ def _unsealed(path: Path) -> bytes:
             f"checkpoint {path} has the format of an earlier version, without a checksum: delete it"
         )
     content = whole[_SEAL:]
+    if whole == sealed(content, _EARLIER):
+        raise CheckpointError(
+            f"checkpoint {path} has the format of an earlier version, without the state of torch's "
+            "generators: delete it"
+        )
     if whole != sealed(content):
         raise CheckpointError(f"checkpoint {path} cannot be read, it is damaged: delete it")
     return content
@@ -137,8 +164,12 @@ def describe_network(network: nn.Module) -> str:
 
 
 def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
-    """The optimiser as it was set up, whatever a schedule has made of it since."""
-    return f"{type(optimiser).__name__} {_plain(optimiser.defaults)}"
+    """The optimiser, with the settings of each of its groups, and the shapes of what it holds."""
+    groups = [
+        {**_plain(group), "params": [tuple(p.shape) for p in group["params"]]}
+        for group in optimiser.param_groups
+    ]
+    return f"{type(optimiser).__name__} {groups}"
 
 
 def describe_rule(rule: object) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pcsnn import validate
 from pcsnn.data import Dataset
 from pcsnn.networks import Network
+from pcsnn.rules import LearningRule
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +39,7 @@ def check_fit(name: str, network: nn.Module, data: Dataset) -> None:
                 f"{name}.labels must have shape ({len(data)},), one for each of the network's "
                 f"predictions, not {tuple(data.labels.shape)}"
             )
-        if len(data.classes) > sizes[-1]:
+        if len(data.classes) > max(sizes[-1], 2):  # a single output tells two apart
             raise ValueError(
                 f"{name} has {len(data.classes)} classes, but the network {sizes[-1]} outputs"
             )
@@ -127,16 +128,31 @@ def order_of(name: str, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def check_optimiser(network: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Refuse what is no optimiser, not one of this network, or asks for more than a gradient."""
+def check_optimiser(
+    network: nn.Module, optimiser: torch.optim.Optimizer, rule: LearningRule
+) -> None:
+    """Refuse what is no optimiser, not one of all that learns, or asks for more than a gradient."""
     validate.instance("optimiser", optimiser, torch.optim.Optimizer, "one of torch.optim")
     if isinstance(optimiser, torch.optim.LBFGS):
         raise TypeError("optimiser must not be LBFGS, which asks for several gradients a step")
     held = {id(p) for group in optimiser.param_groups for p in group["params"]}
-    if not any(id(parameter) in held for parameter in network.parameters()):
-        raise ValueError("optimiser holds none of the network's parameters")
+    if not any(id(parameter) in held for parameter in check_learning(network)):
+        raise ValueError("optimiser holds none of the network's parameters that learn")
+    feedback = getattr(rule, "feedback", None)
+    if isinstance(feedback, nn.Module):
+        for parameter in feedback.parameters():
+            if parameter.requires_grad and id(parameter) not in held:
+                raise ValueError("optimiser does not hold a matrix of the feedback, which learns")
     for group in optimiser.param_groups:
         validate.positive("the optimiser's learning rate", float(group.get("lr", 1.0)))
+
+
+def check_learning(network: nn.Module) -> list[nn.Parameter]:
+    """Refuse a network in which nothing learns; return what does."""
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not learning:
+        raise ValueError("network has no parameters that require a gradient: nothing learns")
+    return learning
 
 
 def check_distinct(networks: Sequence[Network]) -> None:

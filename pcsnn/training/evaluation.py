@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsnn.admission import admit_loss, run
+from pcsnn.admission import admit_loss, parameter_of, run
+from pcsnn.chains import Chain
 from pcsnn.data import Dataset, batches, targets
-from pcsnn.likelihood import Loss, as_loss
+from pcsnn.likelihood import Loss, admit_outputs
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError
 from pcsnn.training.doors import (
@@ -28,7 +30,12 @@ LABELS_AT_A_TIME = 1000
 
 
 def accuracy(prediction: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest output is the label's, for each: (B, …, n), (B, …) -> (B, …)."""
+    """Whether the largest output is the label's, for each: (B, …, n), (B, …) -> (B, …).
+
+    Raises:
+        ValueError: for a single output, which is always the largest.
+    """
+    _admit_several(prediction.shape[-1])
     return (prediction.argmax(dim=-1) == labels).to(prediction.dtype)
 
 
@@ -73,6 +80,51 @@ perplexity = OfMean(surprise, _exp)
 ACCURACY: Mapping[str, Metric] = {"accuracy": accuracy}
 
 
+def _admit_several(outputs: int) -> None:
+    if outputs == 1:
+        raise ValueError(
+            "accuracy must have several outputs to tell which is the largest, not 1: give metrics= "
+            "a function of your own, which knows from where on a single output says 1"
+        )
+
+
+def admit_measures(
+    network: nn.Module,
+    loss: str | Loss | None,
+    metrics: Mapping[str, Metric],
+) -> Loss | None:
+    """Refuse what a network cannot be measured by, as far as it can be told; return the loss."""
+    check_metrics(metrics)
+    loss = None if loss is None else admit_loss(network, loss)
+    if isinstance(network, Network | Chain):
+        if loss is not None:
+            admit_outputs(loss, network.outputs, parameter_of(network))
+        if any(metric is accuracy for metric in metrics.values()):
+            _admit_several(network.outputs)
+    return loss
+
+
+def modes_of(network: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """Each of its modules, with whether it is in training mode."""
+    return [(module, module.training) for module in network.modules()]
+
+
+def put_into(modes: Iterable[tuple[nn.Module, bool]]) -> None:
+    """Modules into given modes, each into its own alone."""
+    for module, mode in modes:
+        module.training = mode
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Whatever is done meanwhile, each module ends in the mode that it was found in."""
+    modes = modes_of(network)
+    try:
+        yield
+    finally:
+        put_into(modes)
+
+
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
@@ -100,27 +152,22 @@ def evaluate(
         The mean of each measure over all labels or all samples, the loss as ``"loss"``.
 
     Raises:
-        ValueError, TypeError: where sizes, devices or precisions do not fit one another.
+        ValueError, TypeError: where sizes, devices or precisions do not fit one another, and for a
+            measure that needs another output than the network has, as accuracy does of one.
         DivergenceError: when a prediction is NaN or infinite.
     """
     check_fit("data", network, data)
-    check_metrics(metrics)
-    if loss is not None:
-        loss = admit_loss(network, loss) if isinstance(network, Network) else as_loss(loss)
+    measured = admit_measures(network, loss, metrics)
     if batch_size is None:
         batch_size = max(1, LABELS_AT_A_TIME // data.labels[0].numel())
     means: dict[str, _Mean] = {}
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
+    with modes_kept(network):
+        network.eval()
         for x, y in batches(data, batch_size, shuffle=False):
             prediction = run(network, (x,))
             check_prediction(prediction, y)
-            for name, value in _values(prediction, y, loss, metrics).items():
+            for name, value in _values(prediction, y, measured, metrics).items():
                 means.setdefault(name, _Mean()).add(value)
-    finally:
-        for module, mode in modes:
-            module.training = mode
     found = {name: mean.value() for name, mean in means.items()}
     return {name: _finished(metrics.get(name), mean) for name, mean in found.items()}
 
@@ -135,6 +182,7 @@ def _values(
         raise DivergenceError("the network's prediction holds NaN or infinite values")
     values: dict[str, Tensor] = {}
     if loss is not None:
+        admit_outputs(loss, rows.shape[1], rows)
         values["loss"] = loss.value(rows, targets(labels, rows.shape[1], rows.dtype))
         check_measure("loss", values["loss"], labels)
     for name, metric in metrics.items():

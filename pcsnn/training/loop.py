@@ -3,7 +3,8 @@
 The loop knows no rule by name: an epoch calls ``rule(network, x, y)`` and lets the optimiser step.
 After each epoch the whole state (network, optimiser, order of the samples, history) is put
 aside, so that a run that is interrupted or diverges ends with the last finished epoch, and a
-run that is resumed from its checkpoint ends with the very numbers of one that was not.
+run that is resumed from its checkpoint ends with the very numbers of one that was not: what torch's
+own generators draw, for dropout, is put aside as well.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +38,14 @@ from pcsnn.training.doors import (
     loss_of,
     order_of,
 )
-from pcsnn.training.evaluation import ACCURACY, evaluate
+from pcsnn.training.evaluation import (
+    ACCURACY,
+    admit_measures,
+    evaluate,
+    modes_kept,
+    modes_of,
+    put_into,
+)
 
 
 @dataclass(frozen=True)
@@ -139,16 +147,18 @@ class Kept:
         """Where the user wants one; only then is it found out what the run is."""
         return None if path is None else cls(Path(path), fingerprint())
 
-    def resume(self, run: Training, epochs: int, device: torch.device) -> None:
-        """Go on where the file was written, if there is one."""
+    def resume(self, run: Training, epochs: int, device: torch.device) -> Kept:
+        """Go on where the file was written, if there is one, with the settings of its start."""
         if not self.path.exists():
-            return
-        run.restore(checkpoints.load(self.path, self.fingerprint, device))
+            return self
+        state = checkpoints.load(self.path, self.fingerprint, device)
+        run.restore(state)
         if run.epochs > epochs:
             raise CheckpointError(
                 f"checkpoint {self.path} holds {run.epochs} epochs, more than the {epochs} "
                 "asked for"
             )
+        return replace(self, fingerprint=state["fingerprint"])
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the file anew."""
@@ -170,6 +180,7 @@ class _Run:
     loss: Loss | None
     metrics: Mapping[str, Metric]
     order: torch.Generator
+    modes: Sequence[tuple[nn.Module, bool]]  # of its modules while they learn
     after_epoch: Callable[[History], object] | None
     history: History = field(default_factory=History)
 
@@ -193,8 +204,8 @@ class _Run:
             "loss": "none" if self.loss is None else self.loss.name,
             "metrics": ", ".join(sorted(self.metrics)),
             "rule": checkpoints.describe_rule(self.rule),
-            "optimiser": checkpoints.describe_optimiser(self.optimiser),
             "network": checkpoints.describe_network(self.network),
+            "optimiser": checkpoints.describe_optimiser(self.optimiser),
         }
 
     def capture(self) -> dict[str, Any]:
@@ -217,7 +228,7 @@ class _Run:
         return measures
 
     def _learn_and_measure(self) -> dict[str, float]:
-        self.network.train()
+        put_into(self.modes)  # whatever was done to them after the last epoch
         total = torch.zeros((), dtype=torch.float64, device=self.data.device)
         count: int | Tensor = 0
         for x, y in batches(
@@ -261,10 +272,14 @@ def train(
     """Train a network with any learning rule, and measure after every epoch.
 
     Args:
-        network: trained in place, on the device where it and the data already are.
+        network: trained in place, on the device where it and the data already are. One that is in
+            evaluation mode learns in training mode, all of it; in one that is in training mode
+            parts that are not stay as they are, a batch norm that is kept by ``norm.eval()`` for
+            one. At the end each part is in the mode that it was found in.
         rule: fills ``.grad``; see :mod:`pcsnn.rules`. A rule with a state of its own has
             ``state_dict`` and ``load_state_dict``, and the state goes into the checkpoint.
-        optimiser: any of :mod:`torch.optim`, holding the network's parameters.
+        optimiser: any of :mod:`torch.optim`, holding the network's parameters, and those of a
+            feedback that learns.
         data: what to train on.
         epochs: how often each sample is seen, counting what a checkpoint already holds.
         batch_size: samples in a step.
@@ -274,7 +289,9 @@ def train(
         metrics: further measures on ``validation``, as in :func:`pcsnn.evaluate`.
         drop_last: leave out a last batch that is smaller than the others.
         progress: show a bar, where there is a terminal to show it on.
-        checkpoint: a file that is rewritten after each epoch, and continued where it exists.
+        checkpoint: a file that is rewritten after each epoch, and continued where it exists, by
+            an optimiser set up as at the run's start or left as it is in the file. The state of
+            torch's own generators is kept and put back as well.
         after_epoch: called with the history before the epoch's state is put aside: the place
             for a schedule of the step size, as a function of ``history.epochs``.
         on_divergence: ``"raise"`` or ``"stop"``, when numbers are no longer finite. Either
@@ -285,7 +302,8 @@ def train(
         network and optimiser are as they were after the last of them.
 
     Raises:
-        ValueError, TypeError: where sizes, devices or precisions do not fit one another.
+        ValueError, TypeError: where sizes, devices or precisions do not fit one another, where
+            nothing learns, and for an optimiser that does not hold what does.
         CheckpointError: for a checkpoint that is damaged or of another configuration.
         DivergenceError: with ``on_divergence="raise"``.
     """
@@ -298,29 +316,34 @@ def train(
         check_fit("validation", network, validation)
     check_rule(rule)
     check_metrics(metrics)
-    check_optimiser(network, optimiser)
+    check_optimiser(network, optimiser, rule)
     if after_epoch is not None and not callable(after_epoch):
         raise TypeError(f"after_epoch must be a function, not {type(after_epoch).__name__}")
     order = order_of("seed", seed)
     loss = getattr(rule, "loss", None) if loss is None else loss
     measured = None if loss is None else as_loss(loss)
-    run = _Run(
-        network, rule, optimiser, data, batch_size, seed, drop_last,
-        validation, measured, metrics, order, after_epoch,
-    )  # fmt: skip
-    if (kept := Kept.at(checkpoint, run.fingerprint)) is not None:
-        kept.resume(run, epochs, data.device)
-    try:
-        go_on(run, epochs, kept, progress=progress)
-    except KeyboardInterrupt:
-        return replace(run.history, interrupted=True)
-    except DivergenceError as error:
-        if on_divergence == "raise":
-            raise DivergenceError(
-                f"training diverged in epoch {run.epochs + 1}: {error}"
-            ) from error
-        return replace(run.history, diverged=True)
-    return run.history
+    if validation is not None:
+        admit_measures(network, measured, metrics)
+    with modes_kept(network):
+        if not network.training:
+            network.train()
+        run = _Run(
+            network, rule, optimiser, data, batch_size, seed, drop_last,
+            validation, measured, metrics, order, modes_of(network), after_epoch,
+        )  # fmt: skip
+        if (kept := Kept.at(checkpoint, run.fingerprint)) is not None:
+            kept = kept.resume(run, epochs, data.device)
+        try:
+            go_on(run, epochs, kept, progress=progress)
+        except KeyboardInterrupt:
+            return replace(run.history, interrupted=True)
+        except DivergenceError as error:
+            if on_divergence == "raise":
+                raise DivergenceError(
+                    f"training diverged in epoch {run.epochs + 1}: {error}"
+                ) from error
+            return replace(run.history, diverged=True)
+        return run.history
 
 
 def _averages(network: nn.Module) -> list[Tensor]:

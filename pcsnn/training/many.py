@@ -23,7 +23,15 @@ from pcsnn.predictive.inference_learning import risen
 from pcsnn.predictive.local import admit_rate
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training import checkpoints
-from pcsnn.training.doors import check_distinct, check_fit, check_rule, loss_of, order_of
+from pcsnn.training.doors import (
+    check_distinct,
+    check_fit,
+    check_learning,
+    check_rule,
+    loss_of,
+    order_of,
+)
+from pcsnn.training.evaluation import ACCURACY, admit_measures
 from pcsnn.training.loop import History, Kept, go_on
 
 
@@ -68,7 +76,8 @@ def train_many(
         Ctrl-C they are ``interrupted``, and the networks as after the last finished epoch.
 
     Raises:
-        ValueError, TypeError: where sizes, devices or precisions do not fit one another.
+        ValueError, TypeError: where sizes, devices or precisions do not fit one another, and where
+            nothing learns.
         CheckpointError: for a checkpoint that is damaged or of another configuration.
         DivergenceError: with ``on_divergence="raise"``.
     """
@@ -81,6 +90,9 @@ def train_many(
     check_distinct(networks)
     for name, part in (("data", data), ("validation", validation or data)):
         check_fit(name, networks[0], part)
+    check_learning(networks[0])
+    if validation is not None:
+        admit_measures(networks[0], getattr(rule, "loss", None), ACCURACY)
     batches(data, batch_size, shuffle=False, drop_last=drop_last)  # refuses what it cannot cut
     orders, rates = _orders(seeds, stacked), _rates(learning_rate, stacked)
     # With feedback of its own inference is no descent, and the energy may well rise.
@@ -94,7 +106,7 @@ def train_many(
         validation, strict, on_divergence == "raise", [History() for _ in networks],
     )  # fmt: skip
     if (kept := Kept.at(checkpoint, crew.fingerprint)) is not None:
-        kept.resume(crew, epochs, data.device)
+        kept = kept.resume(crew, epochs, data.device)
     try:
         go_on(crew, epochs, kept, progress=progress)
     except KeyboardInterrupt:
@@ -145,6 +157,8 @@ class _Crew:
             "orders": [order.get_state() for order in self.orders],
             "histories": [history.as_dict() for history in self.histories],
             "epochs": self.epochs,
+            "draws": checkpoints.draws(self.stacked),
+            "left": {"rule": checkpoints.describe_rule(self.rule)},
         }
         if hasattr(self.rule, "state_dict"):
             state["rule"] = self.rule.state_dict()
@@ -158,6 +172,7 @@ class _Crew:
             order.set_state(kept.cpu())
         self.histories = [History(**history) for history in state["histories"]]
         self.epochs = state["epochs"]
+        checkpoints.draw_from(state["draws"], self.stacked)
         if "rule" in state:
             self.rule.load_state_dict(state["rule"])  # type: ignore[attr-defined]
         for k, network in enumerate(self.networks):

@@ -1,4 +1,4 @@
-"""The explorers of cells (plane, attention, presentation) show what the package computes."""
+"""The explorers of cells (plane, attention, presentation, …) show what the package computes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pcsnn import InferenceLearning, data, explorers, mlp, spiking
+from pcsnn.explorers.settling import TIMES, Chain
 from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.spiking import LIFRate, SpikingPredictiveCoding
@@ -164,6 +165,34 @@ def test_a_presentation_is_moved_through_time_and_rules(visit_alone):
             assert painted == len(cells) - cells.count("0")
         page.get_by_label("time / ms").press("ArrowLeft")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1300
+    assert violations(page) == []
+    assert page.faults == []
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_deep_chains_settle_as_the_reader_moves_time(visit_alone, width):
+    nets = [mlp([4] * 6, "tanh", init="lecun", seed=k, dtype=torch.float64) for k in range(2)]
+    x, y = DIGITS.inputs[:1, 2:6], DIGITS.inputs[1:2, 10:14]
+    chains = {"one": Chain(nets[0], 0.2, 0.2), "other": Chain(nets[1], 0.1, 0.1)}
+    made = explorers.settling(chains, x, y)
+    page, frames = visit_alone(made, width=width), made.data["frames"]
+    time, network = page.get_by_label("inference steps"), page.get_by_label("network")
+    assert time.get_attribute("aria-valuetext") == "16"
+    assert told(page) == frames[TIMES.index(16)][0]
+    network.press("ArrowRight")
+    assert network.get_attribute("aria-valuetext") == "other"
+    for k in range(TIMES.index(16), 0, -1):
+        words, *layers = frames[len(TIMES) + k]
+        assert told(page) == words
+        names = ("more0", "less0", "more1", "less1")
+        for name, cells in zip(names, layers, strict=True):
+            painted = sum(
+                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
+                for level in range(1, 10)
+            )
+            assert painted == len(cells) - cells.count("0")
+        time.press("ArrowLeft")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert violations(page) == []
     assert page.faults == []
 
