@@ -431,9 +431,11 @@ class Adversary(RuleBasedStateMachine):
                 if name == "fazil" and not awake:
                     continue
                 if name == "nudged" and any(p._backward_hooks for p in plain.learning(network)):
-                    with pytest.raises(ValueError, match="comes in several parts"):
-                        taught(network, x, y)  # the difference of two nudges
-                    continue
+                    try:
+                        taught(network, x, y)
+                    except ValueError as error:  # of the difference of two nudges
+                        assert "comes in several parts" in str(error)
+                        continue
                 report = self.holds(taught, wanted, value, prediction, engine == "kernel")
                 if report is not None and name in ends:
                     assert close([report.energy], [ends[name]], self.tolerance)
