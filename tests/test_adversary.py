@@ -441,10 +441,11 @@ class Adversary(RuleBasedStateMachine):
 
     def hook_meets_parts(self, taught):
         """Whether a rule refuses a hook that would run on parts of a gradient."""
-        try:
-            taught(self.network, self.x, self.y)
-        except ValueError as error:
-            return "comes in several parts" in str(error)
+        with plain.Still(self.network):
+            try:
+                taught(self.network, self.x, self.y)
+            except ValueError as error:
+                return "comes in several parts" in str(error)
         return False
 
     def awake(self):
