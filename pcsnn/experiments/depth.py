@@ -1,10 +1,10 @@
 """How far down a chain the rules still teach: accuracy against depth, and what arrives below.
 
 A chain of tanh layers with orthogonal weights, and a residual chain in the parametrisation of μPC
-(Innocenti et al. 2025). Plain gradient descent takes an update as long as it is; Adam divides it by
-its own size. So what descent loses with depth and Adam does not is lost to the *size* of updates,
-and what both lose is lost to their direction. Every rule has the same number of learning rates with
-each optimiser; images that nobody learns from choose one, by a seed that is not judged.
+(Innocenti et al. 2025). Plain gradient descent takes an update as long as it is; Adam divides each
+weight's change by that weight's own usual one, so that a layer whose updates are all too short
+learns at the pace of the others. Every rule has the same number of learning rates with each
+optimiser; images that nobody learns from choose one, by a seed that is not judged.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ def execute(configuration: DepthConfiguration, setting: Setting, context: Contex
     rates = c.rates[str(v["optimiser"])]
 
     def reached(rate: float, seed: int, judge: data.Dataset) -> float:
+        """What one network recognises in the end: nothing, where it has diverged."""
         network = taught(c, setting, rate, seed, learning)
         return 0.0 if network is None else evaluate(network, judge, loss=None)["accuracy"]
 

@@ -52,6 +52,16 @@ def greys(page):
     return found
 
 
+def assert_painted(page, names, layers):
+    """Each layer has as many squares as it has cells above nothing."""
+    for name, cells in zip(names, layers, strict=True):
+        painted = sum(
+            page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
+            for level in range(1, 10)
+        )
+        assert painted == len(cells) - cells.count("0")
+
+
 def told(page):
     return page.locator(f"{CELLS} [role=status]").inner_text()
 
@@ -125,12 +135,7 @@ def test_the_attention_of_each_step_is_shown(visit_alone):
     assert "<three>" in page.locator(f"{CELLS} svg text").all_text_contents()[2].strip()
     for t, (words, *layers) in reversed(list(enumerate(made.data["frames"]))):
         assert told(page) == words
-        for name, cells in zip(("reads", "more", "less"), layers, strict=True):
-            painted = sum(
-                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
-                for level in range(1, 10)
-            )
-            assert painted == 16 - cells.count("0")
+        assert_painted(page, ("reads", "more", "less"), layers)
         page.get_by_label("inference step t").press("ArrowLeft")
         assert told(page).startswith(f"t = {max(t - 1, 0)}: ")
     assert page.faults == []
@@ -157,12 +162,7 @@ def test_a_presentation_is_moved_through_time_and_rules(visit_alone):
         words, *layers = frames[12 + k]
         assert told(page) == words
         names = ("input", "fired", "says", "more", "less", "grows", "falls")
-        for name, cells in zip(names, layers, strict=True):
-            painted = sum(
-                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
-                for level in range(1, 10)
-            )
-            assert painted == len(cells) - cells.count("0")
+        assert_painted(page, names, layers)
         page.get_by_label("time / ms").press("ArrowLeft")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1300
     assert violations(page) == []
@@ -185,12 +185,7 @@ def test_deep_chains_settle_as_the_reader_moves_time(visit_alone, width):
         words, *layers = frames[len(TIMES) + k]
         assert told(page) == words
         names = ("more0", "less0", "more1", "less1")
-        for name, cells in zip(names, layers, strict=True):
-            painted = sum(
-                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
-                for level in range(1, 10)
-            )
-            assert painted == len(cells) - cells.count("0")
+        assert_painted(page, names, layers)
         time.press("ArrowLeft")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert violations(page) == []
@@ -219,12 +214,7 @@ def test_a_decision_is_moved_through_outputs_images_and_time(visit_alone, theme,
     for k in range(7, 2, -1):
         words, *layers = frames[24 + 8 + k]
         assert told(page) == words
-        for name, cells in zip(("seen", "first", "now"), layers, strict=True):
-            painted = sum(
-                page.locator(f"{CELLS} [id$='-{name}{level}'] path").get_attribute("d").count("z")
-                for level in range(1, 10)
-            )
-            assert painted == len(cells) - cells.count("0")
+        assert_painted(page, ("seen", "first", "now"), layers)
         time.press("ArrowLeft")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert violations(page) == []
