@@ -1,10 +1,10 @@
 """Which files of the package a chapter's code imports, directly or through what those import.
 
 Nothing is executed. A name is followed to the module that defines it, through what packages hand
-on: ``pcsnn.mlp`` and ``from pcsnn import mlp`` lead to ``pcsnn/networks.py``, and not to whatever
-else ``pcsnn/__init__.py`` imports. Where a name cannot be followed, more is taken and never less.
-Only what a string names at run time is not seen; in the package those are the names that have
-moved, which warn, and a chapter that warns is not stored.
+on: ``pcsnn.mlp`` and ``from pcsnn import mlp`` lead to ``pcsnn/networks/perceptron.py``, and not
+to whatever else ``pcsnn/__init__.py`` imports. Where a name cannot be followed, more is taken and
+never less. Only what a string names at run time is not seen; in the package those are the names
+that have moved, which warn, and a chapter that warns is not stored.
 """
 
 from __future__ import annotations

@@ -1,93 +1,20 @@
-"""The feed-forward network, a chain of stages (thesis 2.4).
-
-Layers are counted as the thesis counts them: ``l = 1`` is the input, ``l = L`` the output,
-and layer ``l`` computes ``z = W a + b`` from the activity ``a`` of layer ``l − 1`` and then
-``a = σ(z)``. Read as an ordinary network these layers are simply composed. Read as a
-predictive coding network the same parameters are cut into *stages* between *value nodes*:
-
-``"pre-activation"``
-    a value node holds ``z``, and a stage is ``activation → linear``: the reading of the
-    thesis (eq. 40) and of Song et al. (2020);
-``"activation"``
-    a value node holds ``a``, and a stage is ``linear → activation``: the reading of
-    Pinchetti et al. (2022).
-
-Both readings are the same function of the same parameters.
-"""
+"""The class of feed-forward networks: layers in a chain, and value nodes between them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from pcsnn import deprecated, validate
+from pcsnn import validate
 from pcsnn.activations import IDENTITY, Activation, activation, known_as
 from pcsnn.energies import Categorical, Energy, as_energy
-from pcsnn.initialisation import initialise
+from pcsnn.networks.layer import Layer, Parts
 from pcsnn.nodes import ValueNode, visitor
 from pcsnn.plain import changed, hooked, written
 
 VALUE_NODES = ("pre-activation", "activation")
-
-
-class Layer(nn.Module):
-    """One layer as the thesis writes it: ``z = W a + b``, perhaps batch norm, ``a = σ(z)``.
-
-    Args:
-        linear: the weights ``(n_out, n_in)`` and the biases ``(n_out,)``, if any.
-        activation: ``σ``.
-        norm: batch norm between the two, where the layer has it.
-
-    Raises:
-        TypeError, ValueError: for other modules, and a norm that does not fit.
-    """
-
-    def __init__(
-        self,
-        linear: nn.Linear,
-        activation: str | Activation | Callable[[Tensor], Tensor],
-        norm: nn.BatchNorm1d | None = None,
-    ) -> None:
-        super().__init__()
-        if not (isinstance(linear, nn.Linear) or hasattr(linear, "copies")):
-            raise TypeError(f"linear must be an nn.Linear, not {type(linear).__name__}")
-        if norm is not None:
-            _admit_norm(norm, linear)
-        self.linear = linear
-        self.norm = norm
-        self.activation = _activation(activation)
-
-    def pre_activation(self, a: Tensor) -> Tensor:
-        """``z``: what the activation function is given, batch norm included."""
-        z = self.linear(a)
-        return z if self.norm is None else self.norm(z)
-
-    def forward(self, a: Tensor) -> Tensor:
-        """``σ(z)``, of shape ``(B, n_out)``."""
-        return self.activation(self.pre_activation(a))
-
-
-def _admit_norm(norm: nn.BatchNorm1d, linear: nn.Linear) -> None:
-    validate.instance("norm", norm, nn.BatchNorm1d, "an nn.BatchNorm1d or None")
-    if not (norm.affine and norm.track_running_stats and norm.momentum is not None):
-        raise ValueError("norm must have affine parameters, moving averages and a momentum")
-    if norm.num_features != linear.out_features:
-        raise ValueError(
-            f"norm has {norm.num_features} features, but linear has {linear.out_features} units"
-        )
-
-
-class Parts(NamedTuple):
-    """What a layer is made of."""
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    norm: nn.BatchNorm1d | None
-    activation: Activation
 
 
 class Network(nn.Module):
@@ -374,129 +301,3 @@ def _admit_softmaxes(layers: Sequence[Layer], energies: Sequence[Energy]) -> Non
                 f"layers[{l}] has a softmax, and so has the categorical energy of its value node: "
                 "give the layer the activation 'identity', or mlp energies='matched'"
             )
-
-
-Squash = str | Activation | Callable[[Tensor], Tensor]
-
-
-def mlp(
-    sizes: Sequence[int],
-    activation: Squash | Sequence[Squash] = "relu",
-    *,
-    output: Squash = "identity",
-    value_nodes: str = "pre-activation",
-    squash_input: bool = False,
-    energies: str | Sequence[str | Energy] = "gaussian",
-    batch_norm: bool = False,
-    bias: bool = True,
-    init: str = "he",
-    init_scale: float = 1.0,
-    seed: int | torch.Generator = 0,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
-) -> Network:
-    """A fully connected network (thesis 2.4), initialised (2.4.1).
-
-    Args:
-        sizes: units in each layer, input first, such as ``[784, 256, 256, 10]``.
-        activation: of the hidden layers: one of :data:`pcsnn.activations.ACTIVATIONS`, an
-            :class:`~pcsnn.activations.Activation`, such as a spiking neuron's rate, or any
-            elementwise function of PyTorch's; or a sequence with one for each of them.
-        output: of the last layer; ``"identity"`` leaves logits, ``"softmax"`` probabilities.
-        value_nodes: where a predictive coding network has its value nodes.
-        squash_input: whether the input passes through the activation, that of the first hidden
-            layer, first (Song, eq. 1); only where there is a hidden layer.
-        energies: of the hidden value nodes, one for all by name or one for each; see
-            :mod:`pcsnn.energies`. ``"matched"`` (Pinchetti, section 4.1) is categorical where a
-            hidden layer is a softmax, Gaussian elsewhere: the softmax moves from the layer into
-            its value node, which holds logits, wherever the others are.
-        batch_norm: whether hidden layers normalise between linear map and activation (2.6).
-        bias: whether the linear maps have biases, which start at zero.
-        init: how weights are drawn, one of :data:`pcsnn.initialisation.INITIALISATIONS`.
-        init_scale: a factor on all weights drawn.
-        seed: a seed, or a generator on the CPU. The same seed gives the same network on
-            every device.
-        dtype: of the parameters.
-        device: of the parameters.
-
-    Example:
-        >>> M3 = mlp(  # Pinchetti's, section 4.1; without energies="matched" it is all Gaussian
-        ...     [784, 512, 512, 512, 10],
-        ...     ["tanh", "softmax", "tanh"],
-        ...     value_nodes="activation",
-        ...     energies="matched",
-        ... )
-
-    Raises:
-        TypeError, ValueError: for sizes that are not positive whole numbers, names that are not
-            known, activations or energies too many or too few, flags that are neither true nor
-            false, and a device that is not there.
-    """
-    sizes = validate.layer_sizes("sizes", sizes)
-    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), _activation(output)
-    if isinstance(energies, str) and energies == "matched":
-        sigmas, energies = _matched(sigmas, sizes[1:-1], squash_input)
-    validate.flag("batch_norm", batch_norm)
-    validate.flag("bias", bias)
-    validate.floating_dtype("dtype", dtype)
-    validate.device("device", device)
-    layers = []
-    with torch.inference_mode(False):  # whose tensors could never learn
-        for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-            hidden = l < len(sigmas)
-            norm = nn.BatchNorm1d(n_out, dtype=dtype) if batch_norm and hidden else None
-            # Without PyTorch's own initialisation, which would draw from the global generator.
-            linear = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, dtype=dtype)
-            layers.append(Layer(linear, sigmas[l] if hidden else read_out, norm))
-        network = Network(
-            layers, value_nodes=value_nodes, squash_input=squash_input, energies=energies
-        )
-        initialise(network, init, scale=init_scale, seed=seed)
-        return network.to(device)
-
-
-_activation = activation  # the name is an argument of mlp
-
-
-def _one_a_layer(given: Squash | Sequence[Squash], count: int) -> list[Activation]:
-    """The activation of each hidden layer."""
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        return [activation(given)] * count
-    if len(given) != count:
-        raise ValueError(
-            f"activation must be one for all, or hold {count}, one for each hidden layer, not "
-            f"{len(given)}"
-        )
-    return [activation(one) for one in given]
-
-
-def _matched(
-    sigmas: Sequence[Activation], units: Sequence[int], squash_input: bool
-) -> tuple[list[Activation], list[str | Energy]]:
-    """Activations and energies where each softmax has moved into its value node."""
-    moves = [known_as(sigma) == "softmax" for sigma in sigmas]
-    if squash_input and moves[:1] == [True]:
-        raise ValueError(
-            "squash_input gives the input the first layer's softmax, which energies='matched' "
-            "moves into a value node: leave one of them out"
-        )
-    for l, (n, softmax) in enumerate(zip(units, moves, strict=True), start=1):
-        if softmax and n < 2:
-            raise ValueError(f"sizes[{l}] is 1, but a softmax needs at least 2 units")
-    return (
-        [
-            activation("identity") if softmax else sigma
-            for sigma, softmax in zip(sigmas, moves, strict=True)
-        ],
-        ["categorical" if softmax else "gaussian" for softmax in moves],
-    )
-
-
-__getattr__ = deprecated.moved(
-    __name__,
-    {
-        "as_generator": "pcsnn.randomness",
-        "INITIALISATIONS": "pcsnn.initialisation",
-        **{name: "pcsnn.plain" for name in ("WRITTEN_OUT", "has_hooks", "plain")},
-    },
-)
