@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 import pcsnn
 from pcsnn.energies import DiagonalGaussian, Gaussian
-from pcsnn.models.convolutional import lenet
+from pcsnn.models import convolutional as convolutional_models
+from pcsnn.models.convolutional import lenet, vgg
 from pcsnn.models.transformer import Attention, transformer
 from pcsnn.models.vae import vae
 from pcsnn.nodes import nodes_of
@@ -153,6 +154,28 @@ def test_lenet_is_as_written():
     assert lenet().stages()[2][1].in_features == 16 * 7 * 7
 
 
+def test_a_vgg_is_as_written():
+    network = vgg((2, 8, 12), 3, channels=(5, 7), seed=6, dtype=DOUBLE)
+    *convolutions, last = (m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    h = IMAGES
+    for m in convolutions:
+        h = F.max_pool2d(torch.tanh(F.conv2d(h, m.weight, m.bias, padding=1)), 2)
+    assert [tuple(m.weight.shape) for m in convolutions] == [(5, 2, 3, 3), (7, 5, 3, 3)]
+    assert relative_error(network(IMAGES), F.linear(h.flatten(1), last.weight, last.bias)) <= 1e-13
+    assert names(network) == ["nodes.0", "nodes.1"]
+    full = [tuple(p.shape) for p in vgg().parameters() if p.dim() > 1]
+    assert full == [
+        (128, 3, 3, 3), (256, 128, 3, 3), (512, 256, 3, 3), (512, 512, 3, 3), (10, 512 * 2 * 2),
+    ]  # fmt: skip
+
+
+def test_the_old_name_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match=r"write pcsnn\.models\.convolutional\.Convol"):
+        assert convolutional_models.LeNet is convolutional_models.Convolutional
+    with pytest.raises(AttributeError, match="no attribute 'AlexNet'"):
+        _ = convolutional_models.AlexNet
+
+
 # --- where the nodes are ---
 
 
@@ -270,11 +293,12 @@ GAUSSIAN = {
         bottleneck=DiagonalGaussian(3, step="mean", prior=0.0), value_nodes="pre-activation"
     ),
     "convolutional": convolutional,
+    "halved by maxima": lambda: moved(vgg((2, 8, 12), 3, channels=(5, 7), dtype=DOUBLE)),
 }
 
 
 def problem(network):
-    kinds = {"Transformer": "language", "VAE": "autoencoder", "LeNet": "convolutional"}
+    kinds = {"Transformer": "language", "VAE": "autoencoder", "Convolutional": "convolutional"}
     return MODELS[kinds[type(network).__name__]][1:]
 
 
@@ -592,6 +616,21 @@ def test_what_an_autoencoder_cannot_take_is_refused():
 )
 def test_a_lenet_that_cannot_be_is_refused(kind, says, options):
     refused(kind, says, lenet, **{"image": (1, 8, 8), **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "options"),
+    [
+        (TypeError, r"image must be \(channels, height, width\)", {"image": "rgb"}),
+        (ValueError, "8 × 8 or more, for it is halved 3 times, not 8 × 7", {"image": (1, 8, 7)}),
+        (ValueError, "channels is empty", {"channels": ()}),
+        (ValueError, r"channels\[1\] must be at least 1", {"channels": (4, 0, 4)}),
+        (TypeError, "channels must be", {"channels": 8}),
+        (ValueError, "outputs must be at least 1", {"outputs": 0}),
+    ],
+)
+def test_a_vgg_that_cannot_be_is_refused(kind, says, options):
+    refused(kind, says, vgg, **{"image": (1, 8, 8), "channels": (4, 4, 4), **options})
 
 
 @pytest.mark.parametrize("x", [IMAGES[:, :1], IMAGES[..., :8], IMAGES.flatten(1), IMAGES[:0]])

@@ -20,6 +20,7 @@ from torch import nn
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.classifiers import split
+from pcsnn.experiments.machinery import common
 from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
 from pcsnn.experiments.machinery.common import checksums, datasets, significant
 from pcsnn.models.residual import residual
@@ -27,7 +28,7 @@ from pcsnn.networks import mlp
 from pcsnn.predictive.incremental import IncrementalInferenceLearning
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.rules import LearningRule
-from pcsnn.training import evaluate, train
+from pcsnn.training import evaluate
 
 LOSS = "cross_entropy"
 #: Which network learns by which rules; Z-IL's updates are back-propagation's and are not repeated.
@@ -113,13 +114,7 @@ def taught(
     rule = make_rule(c, setting, optimiser)
     if isinstance(rule, IncrementalInferenceLearning):  # which steps by itself
         optimiser = torch.optim.SGD(network.parameters(), lr=rule.learning_rate)
-    history = train(
-        network, rule, optimiser, learning, epochs=c.epochs, batch_size=c.batch_size, seed=seed,
-        progress=False, on_divergence="stop",
-    )  # fmt: skip
-    if history.interrupted:
-        raise KeyboardInterrupt
-    return None if history.diverged else network
+    return network if common.taught(network, rule, optimiser, learning, c, seed) else None
 
 
 def build(c: DepthConfiguration, setting: Setting, learning: data.Dataset, seed: int) -> nn.Module:

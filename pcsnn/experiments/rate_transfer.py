@@ -17,11 +17,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.machinery.base import Configuration, Context, Experiment, Outcome, Setting
-from pcsnn.experiments.machinery.common import checksums, datasets, significant
+from pcsnn.experiments.machinery.common import checksums, datasets, significant, taught
 from pcsnn.models.residual import PARAMETRISATIONS, residual
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.rules import LearningRule
-from pcsnn.training import evaluate, train
+from pcsnn.training import evaluate
 
 LOSS = "cross_entropy"
 RULES = ("backprop", "il-errors")
@@ -88,14 +88,8 @@ def loss_after(
         learning.inputs.shape[1], int(v["width"]), int(v["depth"]), len(learning.classes),
         activation="tanh", parametrisation=str(v["parametrisation"]), seed=seed,
     )  # fmt: skip
-    history = train(
-        network, _rule(c, str(v["rule"])), torch.optim.SGD(network.parameters(), lr=rate),
-        learning, epochs=c.epochs, batch_size=c.batch_size, seed=seed, progress=False,
-        on_divergence="stop",
-    )  # fmt: skip
-    if history.interrupted:
-        raise KeyboardInterrupt
-    if history.diverged:
+    optimiser = torch.optim.SGD(network.parameters(), lr=rate)
+    if not taught(network, _rule(c, str(v["rule"])), optimiser, learning, c, seed):
         return math.nan
     return evaluate(network, learning, loss=LOSS, metrics={})["loss"]
 

@@ -33,12 +33,16 @@ class Length(Protocol):
 
 @lru_cache(maxsize=2)
 def datasets(
-    name: str, device: str, dtype: str = "float32", normalise: str = "unit"
+    name: str,
+    device: str,
+    dtype: str = "float32",
+    normalise: str = "unit",
+    flatten: bool = True,
 ) -> tuple[data.Dataset, data.Dataset]:
     """Both splits, once for each process."""
-    kind = getattr(torch, dtype)
-    training = data.load(name, "train", normalise=normalise, device=device, dtype=kind)
-    return training, data.load(name, "test", normalise=normalise, device=device, dtype=kind)
+    how = {"normalise": normalise, "device": device, "dtype": getattr(torch, dtype)}
+    train, test = (data.load(name, part, flatten=flatten, **how) for part in ("train", "test"))
+    return train, test
 
 
 def checksums(*parts: data.Dataset) -> dict[str, str]:
@@ -83,6 +87,28 @@ def train_run(
     if history.interrupted:
         raise KeyboardInterrupt
     return history
+
+
+def taught(
+    network: nn.Module,
+    rule: LearningRule,
+    optimiser: torch.optim.Optimizer,
+    learning: data.Dataset,
+    length: Length,
+    seed: int,
+) -> bool:
+    """Train a network that is one of many in a run; whether it stayed finite.
+
+    Raises:
+        KeyboardInterrupt: when it was interrupted.
+    """
+    history = train(
+        network, rule, optimiser, learning, epochs=length.epochs, batch_size=length.batch_size,
+        seed=seed, progress=False, on_divergence="stop",
+    )  # fmt: skip
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return not history.diverged
 
 
 def significant(value: float | Tensor, digits: int = 4) -> float:
