@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.predictive.compiled import Plan
+from pcsnn.predictive.doors import admit_step_size
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference_learning import has_risen, tell_too_few
-from pcsnn.predictive.local import LocalRule, Moment, admit_step_size, prediction
+from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error
+from pcsnn.predictive.moments import Moment
 from pcsnn.rules import DivergenceError, Report
 
 

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.backprop import all_finite
+from pcsnn.predictive.doors import admit_rate, admit_step_size
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference_learning import diverged, has_risen, tell_too_few
-from pcsnn.predictive.local import LocalRule, Moment, admit_rate, admit_step_size, prediction
+from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error, per_copy
+from pcsnn.predictive.moments import Moment, ascend, learnt
 from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 
@@ -254,12 +256,12 @@ class IncrementalInferenceLearning(LocalRule):
             assert self.optimiser is not None
             if moment.learns:
                 with _set_aside(self.optimiser):
-                    for parameter, gradient in self._gradients(episode, [moment]).items():
+                    for parameter, gradient in learnt(episode, [moment], self.feedback).items():
                         parameter.grad = gradient
                     self.optimiser.step()
         elif way is None:
-            self._ascend(episode, [moment], learning_rate)
-        elif found := self._gradients(episode, [moment]):
+            ascend(episode, [moment], learning_rate, self.feedback)
+        elif found := learnt(episode, [moment], self.feedback):
             gradients = list(found.values())
             torch._foreach_add_([way[p] for p in found], gradients)
             torch._foreach_add_(list(found), gradients, alpha=-float(learning_rate))

@@ -10,47 +10,28 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pcsnn import jit, validate
-from pcsnn.admission import admit, admit_loss, copies_of, read_out_of
+from pcsnn.admission import admit, admit_loss, read_out_of
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.predictive import compiled
-from pcsnn.predictive.dense import DenseLook
+from pcsnn.predictive.doors import admit_rate
 from pcsnn.predictive.episode import Episode, State
 from pcsnn.predictive.inference import refuse_divergence
-from pcsnn.predictive.looks import Error, Look, per_copy
+from pcsnn.predictive.moments import Moment, ascend, learnt, untaught
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
 
 ON_DIVERGENCE = ("raise", "allow")
-
-
-class Moment(NamedTuple):
-    """One line of a timetable: when, the network as it is, and which stages learn from what."""
-
-    t: int  # inference steps taken
-    look: Look  # the network as it is now
-    errors: Sequence[Error]  # of every node, the last one the output's
-    deltas: Sequence[Error]  # how far hidden values are from their predictions
-    # the stages whose weights change now, each with the errors it learns from: those of its
-    # node, or of some neurons of it
-    learns: dict[int, Error]
-
-    @classmethod
-    def of(
-        cls, t: int, episode: Episode, errors: Sequence[Error], learns: dict[int, Error]
-    ) -> Moment:
-        """The episode as it is now."""
-        return cls(t, episode.look, errors, episode.deltas, learns)
 
 
 @dataclass(frozen=True)
@@ -129,8 +110,8 @@ class LocalRule(Rule):
         if settled is not None:
             return settled.fill()
         moments, report, episode = self._by_torch(network, x, y, energy, why)
-        found = self._gradients(episode, moments)
-        for parameter, none in self._nothing(episode, moments):
+        found = learnt(episode, moments, self.feedback)
+        for parameter, none in untaught(episode, moments, self.feedback):
             found.setdefault(parameter, none)
         for parameter, gradient in found.items():
             accumulate(parameter, gradient)
@@ -161,7 +142,7 @@ class LocalRule(Rule):
             return settled.report
         refuse_hooks_on_grad(network)
         moments, report, episode = self._by_torch(network, x, y, energy, why)
-        self._ascend(episode, moments, learning_rate)
+        ascend(episode, moments, learning_rate, self.feedback)
         return report
 
     @torch.no_grad()
@@ -312,7 +293,7 @@ class LocalRule(Rule):
         if all_finite([report.loss.square(), *seen]):
             return
         if all_finite([report.loss, *seen]) and all_finite(
-            list(self._gradients(episode, moments).values())
+            list(learnt(episode, moments, self.feedback).values())
         ):
             return
         assert episode.y is not None
@@ -324,123 +305,9 @@ class LocalRule(Rule):
                 refuse_divergence(network, x, episode.y, state)
         explain_non_finite(network, x, episode.y)
 
-    # -- what is learnt ----------------------------------------------------------------------
-
-    def _gradients(self, episode: Episode, moments: Sequence[Moment]) -> dict[nn.Parameter, Tensor]:
-        """Of each parameter that learns, summed over stages and moments before any is used."""
-        try:
-            pairs = [
-                pair
-                for moment in moments
-                for k, error in moment.learns.items()
-                for pair in self._of_stage(episode, moment, k, error)
-            ]
-            found = dict(pairs)
-            return found if len(found) == len(pairs) else _summed(pairs)
-        except BaseException:
-            episode.forget()  # what is refused moves no averages
-            raise
-
-    def _nothing(
-        self, episode: Episode, moments: Sequence[Moment]
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Zero for each parameter of the stages that learn at none of the moments."""
-        taught = {k for m in moments for k, error in m.learns.items() if error is not None}
-        for k in range(episode.hidden + 1):
-            if k not in taught:
-                yield from ((p, torch.zeros_like(p)) for p in episode.parameters(k))
-                if self.feedback is not None and self.feedback.learns(k):
-                    weight = self.feedback.weights[k - 1]
-                    yield weight, torch.zeros_like(weight)
-
-    def _of_stage(
-        self, episode: Episode, moment: Moment, k: int, error: Error
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """What a stage learns from an error, and a matrix of feedback beside its weights."""
-        if error is not None:
-            learns = self.feedback is not None and self.feedback.learns(k)
-            for parameter, gradient in moment.look.gradients(k, -1 / episode.batch * error):
-                if learns:  # as the weights do, which come first
-                    assert self.feedback is not None
-                    yield self.feedback.weights[k - 1], gradient.clone()
-                    learns = False
-                if parameter.requires_grad:
-                    yield parameter, gradient
-        for parameter, own in self._own(episode, moment, k):
-            if parameter.requires_grad:
-                yield parameter, -own / episode.batch
-
-    def _own(
-        self, episode: Episode, moment: Moment, k: int
-    ) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        if k < episode.hidden:
-            yield from episode.own(k, moment.look, moment.deltas[k])
-
-    def _ascend(
-        self, episode: Episode, moments: Sequence[Moment], learning_rate: float | Tensor
-    ) -> None:
-        """Change the weights of each stage at its moment, eq. 43."""
-        if all(episode.unit) and all(isinstance(m.look, DenseLook) for m in moments):
-            rate: float = 1 / episode.batch
-            if torch.is_tensor(learning_rate):  # K networks as one, each with its own
-                own = per_copy(learning_rate).to(episode.output)  # type: ignore[union-attr]
-                moments = [
-                    m._replace(learns={k: e if e is None else own * e for k, e in m.learns.items()})
-                    for m in moments
-                ]
-            else:
-                rate = learning_rate / episode.batch
-            for moment in moments:
-                for k, error in moment.learns.items():
-                    B = None if self.feedback is None or k == 0 else self.feedback.weights[k - 1]
-                    if error is not None:
-                        moment.look.points[k].ascend(error, rate, B)  # type: ignore[attr-defined]
-            return
-        # Gradients as calling the rule finds them: a hook may do anything to them.
-        for parameter, gradient in self._gradients(episode, moments).items():
-            if torch.is_tensor(learning_rate):
-                own = learning_rate.view(-1, *[1] * (gradient.dim() - 1)).to(gradient)
-                parameter.sub_(own * gradient)
-            else:
-                parameter.sub_(gradient, alpha=learning_rate)
-
-
-def _summed(pairs: Sequence[tuple[nn.Parameter, Tensor]]) -> dict[nn.Parameter, Tensor]:
-    """What each parameter learns in all.
-
-    Raises:
-        ValueError: for a hook that has run on each part of a gradient, and not on the sum.
-    """
-    found: dict[nn.Parameter, Tensor] = {}
-    for parameter, gradient in pairs:
-        if parameter not in found:
-            found[parameter] = gradient
-        elif parameter._backward_hooks:
-            raise ValueError(
-                f"a parameter of shape {tuple(parameter.shape)} has a hook on its gradient, which "
-                "comes in several parts here, one of each stage or moment that it learns at: leave "
-                "the hook out, and change .grad after the call"
-            )
-        else:
-            found[parameter] += gradient
-    return found
-
 
 def _parts(x: Inputs) -> list[Tensor]:
     return [part for part in (x if isinstance(x, tuple) else (x,)) if part.is_floating_point()]
-
-
-def admit_rate(name: str, value: float | Tensor, network: nn.Module) -> float | Tensor:
-    """Refuse what is no positive number, nor for K networks as one a tensor ``(K,)`` of them."""
-    if not torch.is_tensor(value):
-        return validate.positive(name, value)
-    copies = copies_of(network)
-    if value.shape != (copies,):
-        expected = "a number" if copies is None else f"of shape ({copies},)"
-        raise ValueError(f"{name} must be {expected} for this network, not {tuple(value.shape)}")
-    if not bool(((value > 0) & torch.isfinite(value)).all()):
-        raise ValueError(f"{name} must be positive and finite, not {value.tolist()}")
-    return value
 
 
 def prediction(
@@ -449,11 +316,3 @@ def prediction(
     """What the forward pass says of the batch, and how the episode ended."""
     found = episode.energy.read_out.function(episode.output)
     return Report(episode.loss(), found, energy, steps, "torch", why)
-
-
-def admit_step_size(step_size: float | Tensor) -> None:
-    """Refuse a step size that is not positive, or for K networks not all of them."""
-    if not torch.is_tensor(step_size):
-        validate.positive("step_size", step_size)
-    elif step_size.dim() != 1 or not bool(((step_size > 0) & torch.isfinite(step_size)).all()):
-        raise ValueError("step_size must hold a positive, finite number for each network")

@@ -25,10 +25,12 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, AWAKE, Plan
+from pcsnn.predictive.doors import admit_step_size
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference_learning import tell_too_few
-from pcsnn.predictive.local import LocalRule, Moment, admit_step_size
+from pcsnn.predictive.local import LocalRule
 from pcsnn.predictive.looks import Error, per_copy
+from pcsnn.predictive.moments import Moment
 from pcsnn.rules import Report
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from pcsnn.data import Dataset, batches, targets
 from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import hand_back, stack, take_back
 from pcsnn.networks import Network
+from pcsnn.predictive.doors import admit_rate
 from pcsnn.predictive.inference_learning import risen
-from pcsnn.predictive.local import admit_rate
 from pcsnn.rules import DivergenceError, LearningRule, Report
 from pcsnn.training import checkpoints
 from pcsnn.training.doors import (
