@@ -11,9 +11,8 @@ import jupytext
 import numpy as np
 import pytest
 
-from pcsnn import proofs
 from pcsnn.comparisons import CheckError
-from pcsnn.proofs import ProofError, by_induction, interpret, prove, refute
+from pcsnn.proofs import ProofError, by_induction, interpret, prove, proving, refute, solver
 
 from .conftest import CHAPTERS
 
@@ -120,10 +119,10 @@ def test_induction_ends_where_it_is_told():
 
 
 def test_what_was_asked_before_has_no_influence():
-    first = proofs._decide("it", DOUBLING, twice(3) == 6)
+    first = proving._decide("it", DOUBLING, twice(3) == 6)
     for k in range(3):
         prove("other", z3.Int(f"k{k}") + 1 > z3.Int(f"k{k}"), {}, quiet=True)
-    assert proofs._decide("it", DOUBLING, twice(3) == 6) == first
+    assert proving._decide("it", DOUBLING, twice(3) == 6) == first
 
 
 def test_without_the_solver_one_sentence(monkeypatch):
@@ -265,6 +264,6 @@ def test_the_page_proves_its_theorems(capsys):
     ],
 )
 def test_a_fault_in_the_axioms_or_claims_shows(old, new, fails, monkeypatch):
-    monkeypatch.setattr(proofs, "ATTEMPTS", 2)
+    monkeypatch.setattr(solver, "ATTEMPTS", 2)
     with pytest.raises(CheckError, match=fails):
         run(old, new)
