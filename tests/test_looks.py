@@ -27,7 +27,7 @@ from pcsnn.energies import (
     NegativeLogLikelihood,
 )
 from pcsnn.nodes import ValueNode, visiting
-from pcsnn.predictive import episode
+from pcsnn.predictive import first_look
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook
 from tests.strategies import relative_error
@@ -114,7 +114,7 @@ def at_once(x, y):
 
 def cut_too(monkeypatch):
     """From here on a network is never written out."""
-    monkeypatch.setattr(episode, "not_written_out", lambda network: "a test cuts it")
+    monkeypatch.setattr(first_look, "not_written_out", lambda network: "a test cuts it")
 
 
 def gradients(network, rule, x, y):
@@ -142,7 +142,7 @@ def test_both_looks_are_one(name, problem):
         with pytest.MonkeyPatch.context() as patch:
             if cut:
                 cut_too(patch)
-            kind = type(episode.look_at(network, x))
+            kind = type(first_look.look_at(network, x))
             assert kind is (CutLook if cut else DenseLook)
             try:
                 report, filled = gradients(copy.deepcopy(network), rule, x, y)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import pcsnn
 from pcsnn.nodes import ValueNode
-from pcsnn.predictive import cut
+from pcsnn.predictive import subject
 from pcsnn.predictive.cut import CutLook, Subject
 from tests.strategies import relative_error
 
@@ -312,7 +312,7 @@ RULES = [
 def test_a_replay_is_what_running_again_is(kind, rule, monkeypatch):
     _, replayed = gradients(kind(), rule)
     never = property(lambda self: False, lambda self, value: None)
-    monkeypatch.setattr(cut.Replay, "sound", never, raising=False)
+    monkeypatch.setattr(subject.Replay, "sound", never, raising=False)
     _, again = gradients(kind(), rule)
     for mine, theirs in zip(replayed, again, strict=True):
         assert relative_error(mine, theirs) <= 1e-13

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.predictive.dense import DenseLook
-from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.local import LocalRule
 from pcsnn.predictive.looks import Error
 from pcsnn.predictive.moments import Moment
+from pcsnn.predictive.state import State
 from pcsnn.predictive.zil import ZIL
 
 

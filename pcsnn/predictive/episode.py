@@ -17,57 +17,20 @@ moved at all is ``None``: exactly zero, and nothing is computed for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.activations import Activation
 from pcsnn.admission import admit_targets, copies_of
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
-from pcsnn.plain import hooked, written
-from pcsnn.predictive.cut import CutLook
-from pcsnn.predictive.dense import DenseLook, not_written_out
+from pcsnn.predictive.first_look import look_at
 from pcsnn.predictive.looks import Error, Look, minus, plus
+from pcsnn.predictive.state import State
 from pcsnn.rules import Inputs
-
-
-@dataclass(frozen=True)
-class State:
-    """A network during inference. Index ``k`` of a list is layer ``l = k + 2``.
-
-    Attributes:
-        t: inference steps taken.
-        values: ``x``, each ``(B, n)``.
-        predictions: ``u``.
-        errors: ``ε``; at a clamped output, minus the derivative of its energy.
-        energies: of each layer, the mean over the batch, ``(L − 1,)``; ``(K, L − 1)`` for K
-            networks as one.
-        residual: ``max |ẋ|``, zero at an equilibrium.
-        changed: the stages whose weights a rule changes now, counted as ``k``.
-        names: of the nodes, as one would say them: ``"layer 3"``, ``"the value node scores"``.
-    """
-
-    t: int
-    values: list[Tensor]
-    predictions: list[Tensor]
-    errors: list[Tensor]
-    energies: Tensor
-    residual: float
-    changed: tuple[int, ...] = ()
-    names: tuple[str, ...] = ()
-
-    @property
-    def energy(self) -> float:
-        """``F``, eq. 41: the sum over layers of the mean over the batch.
-
-        Of K networks as one it is the sum of theirs; ``energies.sum(-1)`` is each one's.
-        """
-        return float(self.energies.sum())
 
 
 class Episode:
@@ -275,47 +238,6 @@ class Episode:
     def admit_step(self, step_size: float | Tensor) -> None:
         """Refuse a step with which values are known to run away; here none is."""
 
-    def front(
-        self, step_size: float | Tensor, told: Callable[[Error], Error] | None = None
-    ) -> list[Error]:
-        """The error of every node when it first reaches it, the output's first.
-
-        A node's error has come down all ways from the output; what the nodes behind do
-        meanwhile is of no consequence to it, and is left out. A node with a prior, which pulls
-        at it from the first, moves when it is reached, and not before.
-
-        Args:
-            step_size: γ.
-            told: what error nodes say, where that is not their error itself. It is what is
-                found, and what is handed back.
-        """
-        origin, last = self.origin, self.hidden
-        errors: list[Error] = [None] * (last + 1)
-        back: list[Error] = [None] * last
-        self.deltas = back
-        errors[last] = self.output_error()
-        plain = not torch.is_tensor(step_size) and step_size == 1
-        for k in range(last, -1, -1):
-            if k < last:
-                d = self._reached(k, back[k])
-                if d is not None and not plain:
-                    d = (step_size.to(d) if torch.is_tensor(step_size) else step_size) * d
-                back[k] = d
-                errors[k] = self.error_of(k, back[k], origin)
-            error = errors[k] = errors[k] if told is None else told(errors[k])
-            if error is not None and k > 0:
-                for j, handed in origin.back(k, error, self.feedback[k - 1]):
-                    back[j] = plus(handed, back[j])
-        return errors
-
-    def _reached(self, k: int, back: Error) -> Error:
-        """``ẋ`` of a node that is where it was predicted."""
-        energy = self.origin.energies[k]
-        if energy.rests:
-            return back
-        u = self.origin.u(k)
-        return plus(energy.pull(u, energy.rest(u)), back)
-
     def energies(self, errors: Sequence[Error]) -> Tensor:
         """``F`` of each node, the mean over the batch: ``(L − 1,)``, or ``(…, L − 1)``."""
         last = self.output
@@ -366,31 +288,6 @@ class Episode:
         if self.layered:
             return f"layer {k + 2}"
         return "the output" if k == self.hidden else self.origin.describe(k)
-
-
-def look_at(network: nn.Module, x: Inputs) -> Look:
-    """The forward pass of a network: written out where its stages are, cut where they are not."""
-    if isinstance(network, Network | Chain) and network.depth < 2:
-        raise ValueError("network has no hidden layer, so no value node to infer: use Backprop")
-    if isinstance(network, Network | Chain) and hooked(network):
-        raise ValueError(
-            f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
-            "its layers"
-        )
-    if isinstance(network, Network | Chain) and (reason := written(Activation, network.read_out())):
-        raise ValueError(
-            f"the read-out {reason}, and its derivative is written out: leave them out, or use "
-            "Backprop"
-        )
-    if isinstance(network, Network):
-        if not not_written_out(network):
-            return DenseLook.forward(network, x)  # type: ignore[arg-type]
-        if reason := network.around_nodes():
-            raise ValueError(
-                f"{reason}, and the network is cut at its pre-activation, within it: put them on "
-                "the layer's linear map or activation"
-            )
-    return CutLook.forward(network, x if isinstance(x, tuple) else (x,))
 
 
 def stepped(at: Sequence[Error], slopes: Sequence[Error], step_size: float | Tensor) -> list[Error]:

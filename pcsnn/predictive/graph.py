@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from pcsnn.admission import admit_input, copies_of, parameter_of
 from pcsnn.energies import Energy
 from pcsnn.predictive.cut import CutLook
-from pcsnn.predictive.episode import look_at, put_back
+from pcsnn.predictive.episode import put_back
+from pcsnn.predictive.first_look import look_at
 from pcsnn.predictive.looks import Error, Look
 from pcsnn.rules import Inputs
 

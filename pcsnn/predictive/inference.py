@@ -12,10 +12,12 @@ from pcsnn import validate
 from pcsnn.admission import admit, admit_input, admit_loss, read_out_of
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
-from pcsnn.predictive.episode import Episode, State, look_at, normal, put_back
+from pcsnn.predictive.episode import Episode, normal, put_back
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.feedback import Feedback
+from pcsnn.predictive.first_look import look_at
 from pcsnn.predictive.plain_nodes import admit_gaussian
+from pcsnn.predictive.state import State
 from pcsnn.randomness import as_generator
 from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
 

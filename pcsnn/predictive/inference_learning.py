@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from pcsnn import deprecated, validate
 from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
 from pcsnn.predictive.doors import admit_step_size
-from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.fixed_predictions import FixedPredictions
 from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.moments import Moment
 from pcsnn.predictive.relay import Relay, shortest
+from pcsnn.predictive.state import State
 from pcsnn.rules import DivergenceError, Report
 
 

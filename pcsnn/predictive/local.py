@@ -23,9 +23,10 @@ from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.predictive import compiled
 from pcsnn.predictive.doors import admit_rate
-from pcsnn.predictive.episode import Episode, State
+from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference import refuse_divergence
 from pcsnn.predictive.moments import Moment, ascend, learnt, untaught
+from pcsnn.predictive.state import State
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from pcsnn import validate
 from pcsnn.predictive.compiled import AT_FRONT, AT_OWN_TIME, AWAKE, Plan
 from pcsnn.predictive.doors import admit_step_size
 from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.front import front
 from pcsnn.predictive.inference_learning import tell_too_few
 from pcsnn.predictive.local import LocalRule
 from pcsnn.predictive.looks import Error, per_copy
@@ -96,7 +97,7 @@ class ZIL(LocalRule):
         waits = all(e.rests or e.waits for e in episode.origin.energies)
         if self.literal or not waits or any(d is not None for d in episode.deviations):
             return None
-        errors = episode.front(per_copy(self.step_size), self.told)
+        errors = front(episode, per_copy(self.step_size), self.told)
         return Moment.of(0, episode, errors, dict(enumerate(errors)))
 
     def timetable(self, episode: Episode) -> Iterator[Moment]:
@@ -257,7 +258,7 @@ class FaZIL(LocalRule):
             return None
         if not self._once(max(depths(episode))):
             return None
-        errors = episode.front(1.0)
+        errors = front(episode, 1.0)
         if not _on_time(errors):
             return None
         return Moment.of(0, episode, errors, dict(enumerate(errors)))
