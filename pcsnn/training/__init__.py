@@ -2,7 +2,8 @@
 
 from pcsnn.training.checkpoints import CheckpointError
 from pcsnn.training.evaluation import ACCURACY, OfMean, accuracy, evaluate, perplexity
-from pcsnn.training.loop import History, train
+from pcsnn.training.history import History
+from pcsnn.training.loop import train
 from pcsnn.training.many import train_many
 
 __all__ = [

@@ -1,23 +1,18 @@
-"""One training loop for every learning rule, for one network and for K as one.
+"""One training loop for every learning rule.
 
 The loop knows no rule by name: an epoch calls ``rule(network, x, y)`` and lets the optimiser step.
-After each epoch the whole state (network, optimiser, order of the samples, history) is put
-aside, so that a run that is interrupted or diverges ends with the last finished epoch, and a
-run that is resumed from its checkpoint ends with the very numbers of one that was not: what torch's
-own generators draw, for dropout, is put aside as well.
+What becomes of a run between epochs is in :mod:`pcsnn.training.epochs`.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +23,6 @@ from pcsnn.data import Dataset, batches
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.rules import DivergenceError, LearningRule
 from pcsnn.training import checkpoints
-from pcsnn.training.checkpoints import CheckpointError
 from pcsnn.training.doors import (
     Metric,
     check_fit,
@@ -38,6 +32,7 @@ from pcsnn.training.doors import (
     loss_of,
     order_of,
 )
+from pcsnn.training.epochs import Kept, go_on
 from pcsnn.training.evaluation import (
     ACCURACY,
     admit_measures,
@@ -46,123 +41,7 @@ from pcsnn.training.evaluation import (
     modes_of,
     put_into,
 )
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training run measured, epoch by epoch.
-
-    Attributes:
-        curves: ``"train_loss"`` (what the rule reported during the epoch, the mean over all
-            labels), and for each measure of the validation set ``"test_…"``: lists with one
-            number an epoch.
-        seconds: wall time of each epoch.
-        interrupted: the run was stopped from the keyboard.
-        diverged: the epoch after the last one here produced NaN or infinite numbers.
-    """
-
-    curves: dict[str, list[float]] = field(default_factory=lambda: {"train_loss": []})
-    seconds: list[float] = field(default_factory=list)
-    interrupted: bool = False
-    diverged: bool = False
-
-    @property
-    def epochs(self) -> int:
-        """How many epochs are finished."""
-        return len(self.seconds)
-
-    def extended(self, measures: Mapping[str, float], seconds: float) -> History:
-        """This history and one epoch more."""
-        curves = {name: [*self.curves.get(name, []), value] for name, value in measures.items()}
-        return History(curves, [*self.seconds, seconds])
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, fit for JSON."""
-        return dataclasses.asdict(self)
-
-
-class Training(Protocol):
-    """Something that learns epoch by epoch."""
-
-    @property
-    def epochs(self) -> int:
-        """How many are finished."""
-        ...
-
-    def is_done(self, epochs: int) -> bool:
-        """Whether nothing is left to do of so many."""
-        ...
-
-    def one_epoch(self) -> Mapping[str, float]:
-        """Learn from every sample once and note it; what was measured."""
-        ...
-
-    def capture(self) -> dict[str, Any]:
-        """A copy of everything that changes."""
-        ...
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Put everything back as it was."""
-        ...
-
-
-def go_on(run: Training, epochs: int, kept: Kept | None, *, progress: bool) -> None:
-    """Epoch after epoch, until there are so many.
-
-    Raises:
-        KeyboardInterrupt, DivergenceError: as they come out of an epoch, with everything put back
-            to the end of the one before.
-    """
-    from tqdm import tqdm
-
-    state = run.capture()
-    hidden = None if progress else True
-    bar = tqdm(total=epochs, initial=run.epochs, unit="epoch", disable=hidden)
-    try:
-        while not run.is_done(epochs):
-            measures = run.one_epoch()
-            state = run.capture()
-            if kept is not None:
-                kept.save(state)
-            bar.update()
-            bar.set_postfix({name: f"{value:.4f}" for name, value in measures.items()})
-    except (KeyboardInterrupt, DivergenceError):
-        run.restore(state)
-        raise
-    finally:
-        bar.close()
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The file that a run is kept in, and what it is a run of."""
-
-    path: Path
-    fingerprint: Mapping[str, str]
-
-    @classmethod
-    def at(
-        cls, path: str | os.PathLike[str] | None, fingerprint: Callable[[], Mapping[str, str]]
-    ) -> Kept | None:
-        """Where the user wants one; only then is it found out what the run is."""
-        return None if path is None else cls(Path(path), fingerprint())
-
-    def resume(self, run: Training, epochs: int, device: torch.device) -> Kept:
-        """Go on where the file was written, if there is one, with the settings of its start."""
-        if not self.path.exists():
-            return self
-        state = checkpoints.load(self.path, self.fingerprint, device)
-        run.restore(state)
-        if run.epochs > epochs:
-            raise CheckpointError(
-                f"checkpoint {self.path} holds {run.epochs} epochs, more than the {epochs} "
-                "asked for"
-            )
-        return replace(self, fingerprint=state["fingerprint"])
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write the file anew."""
-        checkpoints.save(self.path, self.fingerprint, state)
+from pcsnn.training.history import History
 
 
 @dataclass

@@ -31,8 +31,9 @@ from pcsnn.training.doors import (
     loss_of,
     order_of,
 )
+from pcsnn.training.epochs import Kept, go_on
 from pcsnn.training.evaluation import ACCURACY, admit_measures
-from pcsnn.training.loop import History, Kept, go_on
+from pcsnn.training.history import History
 
 
 def train_many(
