@@ -15,7 +15,7 @@ from pcsnn import plotting
 from pcsnn.data import Dataset
 from pcsnn.explorers.cells import Layer, draw_panels, levels, script_data
 from pcsnn.explorers.page import Explorer, Slider
-from pcsnn.spiking.conversion import SpikingNetwork
+from pcsnn.spiking.network import SpikingNetwork
 from pcsnn.spiking.readout import UNDECIDED, accuracy, decision_time, first_spike, most_spikes
 from pcsnn.spiking.simulation import simulate
 

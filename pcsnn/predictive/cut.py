@@ -30,7 +30,7 @@ class Reads(NamedTuple):
 
 
 class CutLook:
-    """One forward pass of a :class:`Subject`, with given values at its nodes.
+    """One forward pass of a module, with given values at its nodes.
 
     Args:
         subject: the module and its input.

@@ -18,19 +18,14 @@ Or it learns in spikes, for values and for errors (thesis 3.5)::
 
 from pcsnn.spiking.circuit import Circuit, Instant, Wiring, loop_limit
 from pcsnn.spiking.coding import bernoulli, latency, poisson, rate_of, regular
-from pcsnn.spiking.conversion import (
-    ConversionError,
-    SpikingLayer,
-    SpikingNetwork,
-    convert,
-    fuse_batch_norm,
-)
+from pcsnn.spiking.conversion import convert, fuse_batch_norm
 from pcsnn.spiking.derivatives import Boxcar
 from pcsnn.spiking.errors import Graded, Messages, Pairs, SigmaDelta, Told
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.learning import SpikingPredictiveCoding
 from pcsnn.spiking.lif import LIF, State, integrate, spike_times, step
 from pcsnn.spiking.locality import check_locality
+from pcsnn.spiking.network import ConversionError, SpikingLayer, SpikingNetwork
 from pcsnn.spiking.rasters import raster
 from pcsnn.spiking.rates import LIFRate, NoisyLIFRate, rate, smoothed_rate
 from pcsnn.spiking.readout import decision_time, filtered_rate, first_spike, most_spikes

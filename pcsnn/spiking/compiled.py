@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.spiking import kernels
-from pcsnn.spiking.conversion import SpikingNetwork
 from pcsnn.spiking.engines import Clock, Drive, Kept
 from pcsnn.spiking.lif import LIF
+from pcsnn.spiking.network import SpikingNetwork
 from pcsnn.spiking.synapses import Alpha, Synapse
 
 

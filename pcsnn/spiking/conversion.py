@@ -10,10 +10,9 @@ the weights first (eqs 38 and 39).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pcsnn import validate
 from pcsnn.energies import Gaussian
@@ -21,6 +20,7 @@ from pcsnn.networks import Layer, Network
 from pcsnn.nodes import ValueNode
 from pcsnn.plain import changed
 from pcsnn.spiking.lif import LIF
+from pcsnn.spiking.network import ConversionError, SpikingLayer, SpikingNetwork
 from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Alpha, Synapse
 from pcsnn.validate import kind_of
@@ -38,10 +38,6 @@ _NORMALISED_BY: dict[type, tuple[type, ...]] = {
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # once trained
 
 
-class ConversionError(ValueError):
-    """A network, or a part of one, that has no spiking counterpart; the text says why."""
-
-
 @torch.no_grad()
 def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
     """One linear map that does what a linear map and batch norm at inference do, eq. 39.
@@ -54,8 +50,8 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
         norm: the batch norm behind it, in evaluation mode.
 
     Raises:
-        ConversionError: for other modules, sizes that do not fit, batch norm that is in
-            training mode (it would normalise by its batch) or has no moving averages.
+        pcsnn.spiking.ConversionError: for other modules, sizes that do not fit, batch norm that is
+            in training mode (it would normalise by its batch) or has no moving averages.
     """
     if not isinstance(linear, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
         raise ConversionError(f"linear must be nn.Linear or a convolution, not {kind_of(linear)}")
@@ -93,84 +89,6 @@ def fuse_batch_norm(linear: nn.Module, norm: nn.Module) -> nn.Module:
     return fused
 
 
-class SpikingLayer(nn.Module):
-    """A population of neurons behind a linear map of the spikes below.
-
-    Args:
-        affine: the linear map with its biases; it takes a batch, and gives currents.
-        neuron: what the currents drive; ``None`` leaves the currents themselves as output,
-            read by something that does not spike.
-        scale: what one spike a second of these neurons was worth in training.
-        synapse: the filter between the spikes below and the current; ``None`` for none.
-    """
-
-    def __init__(
-        self,
-        affine: nn.Module,
-        neuron: LIF | None,
-        scale: float = 1.0,
-        synapse: Synapse | None = None,
-    ) -> None:
-        super().__init__()
-        validate.instance("affine", affine, nn.Module, "a module")
-        if neuron is not None:
-            validate.instance("neuron", neuron, LIF, "a LIF or None")
-        if synapse is not None:
-            validate.instance("synapse", synapse, Synapse, "a synapse or None")
-        self.affine = affine
-        self.neuron = neuron
-        self.scale = validate.positive("scale", scale)
-        self.synapse = synapse
-
-    def extra_repr(self) -> str:
-        """The neuron, what its spikes are worth, and the synapse."""
-        return f"neuron={self.neuron}, scale={self.scale:g}, synapse={self.synapse}"
-
-
-class SpikingNetwork(nn.Module):
-    """Spiking layers in a chain; :func:`pcsnn.spiking.simulate` runs it.
-
-    Raises:
-        ConversionError: for no layers, and for a layer in the middle that does not spike.
-    """
-
-    def __init__(self, layers: Sequence[SpikingLayer]) -> None:
-        super().__init__()
-        if not layers:
-            raise ConversionError("layers is empty")
-        for k, layer in enumerate(layers):
-            if not isinstance(layer, SpikingLayer):
-                raise ConversionError(f"layers[{k}] must be a SpikingLayer, not {kind_of(layer)}")
-        if any(layer.neuron is None for layer in list(layers)[:-1]):
-            raise ConversionError("only the last layer can do without neurons")
-        self.layers: Sequence[SpikingLayer] = nn.ModuleList(layers)  # type: ignore[assignment]
-        #: Whether it was trained on firing rates, and so reads spikes as such.
-        self.reads_rates = False
-
-    @property
-    def dense(self) -> bool:
-        """Whether every linear map is a plain matrix."""
-        return all(type(layer.affine) is nn.Linear for layer in self.layers)
-
-    @torch.no_grad()
-    def admit(self, x: Tensor) -> None:
-        """Refuse an input ``(B, …)`` of another shape than the layers take.
-
-        Raises:
-            ValueError: naming ``x``.
-        """
-        first, sample = self.layers[0].affine, torch.zeros_like(x[:1])
-        if isinstance(first, nn.Linear) and sample.shape[1:] != (first.in_features,):
-            units = sample.shape[1] if sample.dim() == 2 else tuple(sample.shape[1:])
-            raise ValueError(f"x must have {first.in_features} units, not {units}")
-        try:
-            for layer in self.layers:
-                sample = layer.affine(sample)
-        except RuntimeError as error:
-            shape = tuple(x.shape[1:])
-            raise ValueError(f"x has samples of shape {shape}, but {error}") from error
-
-
 def convert(
     network: nn.Module,
     *,
@@ -201,7 +119,7 @@ def convert(
             an average over a longer time; ``"same"`` for none.
 
     Raises:
-        ConversionError: for whatever has no spiking counterpart, saying why.
+        pcsnn.spiking.ConversionError: for whatever has no spiking counterpart, saying why.
     """
     if not isinstance(network, nn.Module):
         raise ConversionError(f"network must be a module, not {kind_of(network)}")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsnn.spiking.conversion import SpikingLayer, SpikingNetwork
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.lif import SCHEMES, State
+from pcsnn.spiking.network import SpikingLayer, SpikingNetwork
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -21,13 +21,13 @@ from tqdm import tqdm
 from pcsnn import jit, validate
 from pcsnn.admission import refuse_autocast
 from pcsnn.randomness import as_generator
-from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
-from pcsnn.spiking.conversion import SpikingNetwork
+from pcsnn.spiking.drives import drive_of, samples
 from pcsnn.spiking.engines import Clock, Drive, Engine, Kept, TorchEngine
-from pcsnn.spiking.events import Events, counts
+from pcsnn.spiking.events import Events
 from pcsnn.spiking.kernels import own_threads
 from pcsnn.spiking.lif import LIF, admit_step
+from pcsnn.spiking.network import SpikingNetwork
 
 RECORDABLE = ("spikes", "voltages")
 BLOCK = 500  # samples that are simulated at once
@@ -142,11 +142,11 @@ def simulate(
     validate.positive("t_ref", t_ref)
     chosen = _engine(engine, network, dt, parameter)
     clock, generator = Clock(dt, first, read_out_tau), as_generator(seed)
-    drives = list(_samples(x, coding, steps, block))
+    drives = list(samples(x, coding, steps, block))
     parts, bar = [], _bar(len(drives) * steps, progress)
     with bar, own_threads() if chosen == "kernel" else nullcontext(1) as threads:
         for part in drives:
-            drive, like = _drive(part, coding, steps, dt, t_ref, generator, parameter)
+            drive, like = drive_of(part, coding, steps, dt, t_ref, generator, parameter)
             network.admit(like)
             running: Engine = (
                 KernelEngine(network, drive, clock, like, threads)
@@ -208,56 +208,6 @@ def _engine(name: str | None, network: SpikingNetwork, dt: float, parameter: Ten
     if name == "kernel" and reason is not None:
         raise ValueError(f"engine 'kernel' cannot run this: {reason}")
     return name or ("kernel" if reason is None else "torch")
-
-
-def _samples(x: Tensor | Events, coding: str, steps: int, block: int) -> Iterator[Tensor | Events]:
-    """The input, block by block."""
-    validate.one_of("coding", coding, (*CODINGS, "spikes"))
-    if isinstance(x, Events):
-        if coding != "spikes":
-            raise ValueError(f"x holds events, so coding must be 'spikes', not {coding!r}")
-        if x.shape[0] != steps:
-            raise ValueError(f"x has {x.shape[0]} steps, but the duration has {steps}")
-        yield x
-        return
-    validate.tensor("x", x)
-    time = int(coding == "spikes")
-    if x.dim() < 2 + time or x.numel() == 0:
-        shape = "(steps, batch, units)" if time else "(batch, units)"
-        raise ValueError(f"x must have shape {shape} and hold something, not {tuple(x.shape)}")
-    if time and x.shape[0] != steps:
-        raise ValueError(f"x has {x.shape[0]} steps, but the duration has {steps}")
-    yield from x.split(block, dim=time)
-
-
-def _drive(
-    part: Tensor | Events,
-    coding: str,
-    steps: int,
-    dt: float,
-    t_ref: float,
-    generator: torch.Generator,
-    parameter: Tensor,
-) -> tuple[Drive, Tensor]:
-    """What the first layer is given, and a tensor of one step's shape."""
-    if isinstance(part, Events):
-        like = parameter.new_empty(part.shape[1:])
-        return Drive(steps, _number(part, like), events=part, gain=t_ref), like
-    validate.same_kind("x", part, "the network", parameter)
-    if coding == "spikes":
-        arrived = counts("x", part).flatten(2).sum(2).sum(0)
-        return Drive(steps, arrived, dense=part.contiguous(), gain=t_ref), part[0]
-    coder, flat = CODINGS[coding], part.flatten(1)
-    encoded = coder.encode(flat, steps, dt, t_ref, generator)
-    if isinstance(encoded, Events):
-        return Drive(steps, _number(encoded, part), events=encoded, gain=coder.gain(t_ref)), part
-    nothing = torch.zeros_like(part.flatten(1)[:, 0])
-    return Drive(steps, nothing, constant=part, gain=coder.gain(t_ref)), part
-
-
-def _number(events: Events, like: Tensor) -> Tensor:
-    """How many spikes each sample has."""
-    return (events.offsets[:, -1] - events.offsets[:, 0]).to(like)
 
 
 @dataclass

@@ -1,0 +1,95 @@
+"""Spiking layers in a chain: what a trained network is converted to, and what is simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pcsnn import validate
+from pcsnn.spiking.lif import LIF
+from pcsnn.spiking.synapses import Synapse
+from pcsnn.validate import kind_of
+
+
+class ConversionError(ValueError):
+    """A network, or a part of one, that has no spiking counterpart; the text says why."""
+
+
+class SpikingLayer(nn.Module):
+    """A population of neurons behind a linear map of the spikes below.
+
+    Args:
+        affine: the linear map with its biases; it takes a batch, and gives currents.
+        neuron: what the currents drive; ``None`` leaves the currents themselves as output,
+            read by something that does not spike.
+        scale: what one spike a second of these neurons was worth in training.
+        synapse: the filter between the spikes below and the current; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        affine: nn.Module,
+        neuron: LIF | None,
+        scale: float = 1.0,
+        synapse: Synapse | None = None,
+    ) -> None:
+        super().__init__()
+        validate.instance("affine", affine, nn.Module, "a module")
+        if neuron is not None:
+            validate.instance("neuron", neuron, LIF, "a LIF or None")
+        if synapse is not None:
+            validate.instance("synapse", synapse, Synapse, "a synapse or None")
+        self.affine = affine
+        self.neuron = neuron
+        self.scale = validate.positive("scale", scale)
+        self.synapse = synapse
+
+    def extra_repr(self) -> str:
+        """The neuron, what its spikes are worth, and the synapse."""
+        return f"neuron={self.neuron}, scale={self.scale:g}, synapse={self.synapse}"
+
+
+class SpikingNetwork(nn.Module):
+    """Spiking layers in a chain; :func:`pcsnn.spiking.simulate` runs it.
+
+    Raises:
+        ConversionError: for no layers, and for a layer in the middle that does not spike.
+    """
+
+    def __init__(self, layers: Sequence[SpikingLayer]) -> None:
+        super().__init__()
+        if not layers:
+            raise ConversionError("layers is empty")
+        for k, layer in enumerate(layers):
+            if not isinstance(layer, SpikingLayer):
+                raise ConversionError(f"layers[{k}] must be a SpikingLayer, not {kind_of(layer)}")
+        if any(layer.neuron is None for layer in list(layers)[:-1]):
+            raise ConversionError("only the last layer can do without neurons")
+        self.layers: Sequence[SpikingLayer] = nn.ModuleList(layers)  # type: ignore[assignment]
+        #: Whether it was trained on firing rates, and so reads spikes as such.
+        self.reads_rates = False
+
+    @property
+    def dense(self) -> bool:
+        """Whether every linear map is a plain matrix."""
+        return all(type(layer.affine) is nn.Linear for layer in self.layers)
+
+    @torch.no_grad()
+    def admit(self, x: Tensor) -> None:
+        """Refuse an input ``(B, …)`` of another shape than the layers take.
+
+        Raises:
+            ValueError: naming ``x``.
+        """
+        first, sample = self.layers[0].affine, torch.zeros_like(x[:1])
+        if isinstance(first, nn.Linear) and sample.shape[1:] != (first.in_features,):
+            units = sample.shape[1] if sample.dim() == 2 else tuple(sample.shape[1:])
+            raise ValueError(f"x must have {first.in_features} units, not {units}")
+        try:
+            for layer in self.layers:
+                sample = layer.affine(sample)
+        except RuntimeError as error:
+            shape = tuple(x.shape[1:])
+            raise ValueError(f"x has samples of shape {shape}, but {error}") from error
