@@ -23,8 +23,8 @@ from pcsnn.spiking import (
     Pairs,
     SigmaDelta,
     SpikingPredictiveCoding,
+    circuit_arrays,
     circuit_kernels,
-    compiled_circuit,
 )
 from pcsnn.spiking.derivatives import DERIVATIVES
 from tests.strategies import relative_error
@@ -113,7 +113,7 @@ def test_the_slope_is_that_of_the_rate(gamma, neuron):
     sigma = LIFRate(gamma, 0.06, neuron)
     z = torch.cat([torch.linspace(-30, 30, 2001), torch.linspace(0.9, 1.1, 2001)]).double()
     z = z[(z - (neuron.v_th - neuron.v_rest)).abs() > 1e-12]
-    rate = np.array(compiled_circuit._rate_of(sigma))
+    rate = np.array(circuit_arrays._rate_of(sigma))
     found = torch.tensor(
         [circuit_kernels._exact_slope(rate, j) for j in z.tolist()], dtype=torch.float64
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from pcsnn.activations import Activation
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
+from pcsnn.networks import Parts as Stage
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.learning import SpikingPredictiveCoding
 from pcsnn.spiking.lif import SCHEMES
@@ -70,51 +71,62 @@ def parts_of(
     rule: SpikingPredictiveCoding, network: Network, energy: OutputEnergy
 ) -> Iterator[Part]:
     """Every part, with the equation by which it makes what it writes."""
-    wiring, dt, stages = rule.wiring, rule.dt, network.parts()
+    stages = network.parts()
     top = len(stages) + 1
-
-    for k, stage in enumerate(stages):
-        l = k + 2
-        sigma = stage.activation
-        synapse = wiring.output_synapse if l == top else wiring.synapse
-        trace, x, error = Quantity("trace", l), Quantity("x", l), Quantity("ε", l)
-
-        steady = l == 2 and not CODINGS[rule.input].spikes
-        below = Quantity("activity", l - 1)
-        yield Part(
-            f"synapse {l}", l, (below,), trace,
-            (lambda a: a) if steady else lambda a, s=synapse: s.filter(a, dt),
-            filters=not steady,
-        )  # fmt: skip
-
-        own = (Quantity("b", l),) if stage.bias is not None else ()
-        felt = (error,) if l < top and wiring.coupling > 0 else ()
-        yield Part(
-            f"soma's current {l}", l, (trace, Quantity("W", l), *own, *felt), x,
-            _current(len(own), wiring.coupling),
-        )  # fmt: skip
-
-        if l == top:
-            yield Part(
-                f"teacher {l}", l, (x, Quantity("teacher", l)), error,
-                lambda u, y: torch.where(y.isnan(), 0, energy.error(u, y.nan_to_num())),
-            )  # fmt: skip
-        else:
-            yield Part(
-                f"soma {l}", l, (x,), Quantity("activity", l),
-                _fire(sigma, dt) if fires(rule, sigma) else sigma.function,
-            )  # fmt: skip
-            back = Quantity("W", l + 1) if rule.feedback is None else Quantity("B", l)
-            yield Part(
-                f"dendrite {l}", l, (Quantity("told", l + 1), back, x), error,
-                lambda told, B, x, sigma=sigma: wiring.synapse.filter(
-                    _later(wiring.slope(sigma, x) * (told @ B)), dt
-                ),
-                filters=True,
-            )  # fmt: skip
-        if l > 2:
-            yield Part(f"error neurons {l}", l, (error,), Quantity("told", l), _speak(rule))
+    for l, stage in enumerate(stages, start=2):
+        yield from _activity(rule, l, stage, top)
+        yield from _errors(rule, l, stage.activation, energy if l == top else None)
         yield from _plasticity(rule, l, bias=stage.bias is not None)
+
+
+def _activity(rule: SpikingPredictiveCoding, l: int, stage: Stage, top: int) -> Iterator[Part]:
+    """The way up: what comes to a layer's synapses, its somas' currents, and whether they fire."""
+    wiring, dt, sigma = rule.wiring, rule.dt, stage.activation
+    synapse = wiring.output_synapse if l == top else wiring.synapse
+    trace, x = Quantity("trace", l), Quantity("x", l)
+
+    steady = l == 2 and not CODINGS[rule.input].spikes
+    yield Part(
+        f"synapse {l}", l, (Quantity("activity", l - 1),), trace,
+        (lambda a: a) if steady else lambda a: synapse.filter(a, dt),
+        filters=not steady,
+    )  # fmt: skip
+
+    own = (Quantity("b", l),) if stage.bias is not None else ()
+    felt = (Quantity("ε", l),) if l < top and wiring.coupling > 0 else ()
+    yield Part(
+        f"soma's current {l}", l, (trace, Quantity("W", l), *own, *felt), x,
+        _current(len(own), wiring.coupling),
+    )  # fmt: skip
+
+    if l < top:
+        yield Part(
+            f"soma {l}", l, (x,), Quantity("activity", l),
+            _fire(sigma, dt) if fires(rule, sigma) else sigma.function,
+        )  # fmt: skip
+
+
+def _errors(
+    rule: SpikingPredictiveCoding, l: int, sigma: Activation, energy: OutputEnergy | None
+) -> Iterator[Part]:
+    """The way down: a layer's error, from the teacher or from above, and what is told of it."""
+    wiring, x, error = rule.wiring, Quantity("x", l), Quantity("ε", l)
+    if energy is not None:
+        yield Part(
+            f"teacher {l}", l, (x, Quantity("teacher", l)), error,
+            lambda u, y: torch.where(y.isnan(), 0, energy.error(u, y.nan_to_num())),
+        )  # fmt: skip
+    else:
+        back = Quantity("W", l + 1) if rule.feedback is None else Quantity("B", l)
+        yield Part(
+            f"dendrite {l}", l, (Quantity("told", l + 1), back, x), error,
+            lambda told, B, x: wiring.synapse.filter(
+                _later(wiring.slope(sigma, x) * (told @ B)), rule.dt
+            ),
+            filters=True,
+        )  # fmt: skip
+    if l > 2:
+        yield Part(f"error neurons {l}", l, (error,), Quantity("told", l), _speak(rule))
 
 
 def _plasticity(rule: SpikingPredictiveCoding, l: int, *, bias: bool) -> Iterator[Part]:
