@@ -42,16 +42,20 @@ def drop_live_code_settings(app: Sphinx, document: nodes.document, docname: str)
 
 
 def resolve_short_name(app: Sphinx, env: Any, node: nodes.Element, text: nodes.Node) -> Any:
-    """``pcsnn.Backprop`` is documented where it is written: as ``pcsnn.backprop.Backprop``."""
+    """``pcsnn.Backprop`` is documented where it is written: as ``pcsnn.backprop.Backprop``.
+
+    What a package hands on is documented there, ``pcsnn.mlp`` as ``pcsnn.networks.mlp``.
+    """
     package, _, name = node["reftarget"].partition(".")
     found = getattr(pcsnn, name, None) if package == "pcsnn" else None
     if node.get("refdomain") != "py" or not hasattr(found, "__qualname__"):
         return None
-    target = f"{found.__module__}.{found.__qualname__}"
-    domain = env.get_domain("py")
-    return domain.resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], target, node, text
-    )
+    domain, refdoc, role = env.get_domain("py"), node["refdoc"], node["reftype"]
+    for home in (found.__module__, found.__module__.rpartition(".")[0]):
+        target = f"{home}.{found.__qualname__}"
+        if link := domain.resolve_xref(env, refdoc, app.builder, role, target, node, text):
+            return link
+    return None
 
 
 def copy_fonts(app: Sphinx, error: Exception | None) -> None:
