@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a room may import from its own floor and from those above it in this list.
 FLOORS = [
-    {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting", "tables",
+    {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting", "tables", "costs",
      "verification", "proofs"},
     {"data"},
     {"likelihood", "activations", "initialisation", "batchnorm"},

@@ -20,7 +20,7 @@ from tests.toy_experiment import recorded
 DIGITS = data.load("digits", "train", normalise="unit")
 SMALL = depth.DepthConfiguration(
     dataset="digits", samples=300, held_out=100, hidden=(3,), width=12, seeds=(0, 1), batch_size=50,
-    rates={"sgd": (0.01, 0.3), "adam": (0.01,)},
+    rates={"sgd": (0.01, 0.3), "adam": (0.01,)}, most_rates=2,
 )  # fmt: skip
 
 
@@ -51,12 +51,37 @@ def test_the_rate_is_chosen_by_a_seed_and_images_that_are_not_judged():
     learning, held_out = split(DIGITS, 300, 100)
     tried = [evaluate(by_hand(r, 100, learning), held_out, loss=None)["accuracy"]
              for r in (0.01, 0.3)]  # fmt: skip
+    assert found["rates"] == [0.01, 0.3]
     assert found["validation"] == pytest.approx(tried)
     assert found["rate"] == 0.3
     judge = data.load("digits", "test", normalise="unit")
     expected = [evaluate(by_hand(0.3, seed, learning), judge, loss=None)["accuracy"]
                 for seed in (0, 1)]  # fmt: skip
     assert found["accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (0.3, [0.1, 0.3, 1]),
+        (10, [0.1, 0.3, 1, 3, 10, 30]),
+        (0.01, [0.003, 0.01, 0.03, 0.1, 0.3, 1]),
+        (1e9, [0.1, 0.3, 1, 3, 10, 30, 100]),  # no more than seven
+    ],
+)
+def test_rates_are_tried_until_the_best_lies_between_two(best, tried):
+    """A curve with one peak, and each rate looked at once."""
+    asked = []
+
+    def reached(rate):
+        asked.append(rate)
+        return -abs(math.log(rate / best))
+
+    found = depth.search(reached, (0.1, 0.3, 1.0), 7)
+    assert list(found) == pytest.approx(tried)
+    assert sorted(asked) == pytest.approx(tried)
+    assert max(found, key=found.get) == (best if best < 1e9 else 100)
+    assert found[0.3] == -abs(math.log(0.3 / best))
 
 
 def test_a_network_that_diverges_recognises_nothing(monkeypatch):

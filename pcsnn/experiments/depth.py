@@ -3,14 +3,16 @@
 A chain of tanh layers with orthogonal weights, and a residual chain in the parametrisation of μPC
 (Innocenti et al. 2025). Plain gradient descent takes an update as long as it is; Adam divides each
 weight's change by that weight's own usual one, so that a layer whose updates are all too short
-learns at the pace of the others. Every rule has the same number of learning rates with each
-optimiser; images that nobody learns from choose one, by a seed that is not judged.
+learns at the pace of the others. Learning rates are tried until the best lies between two that are
+worse, the same way for every rule, and judged by images that nobody learns from and a seed that is
+not judged.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import torch
@@ -54,9 +56,11 @@ class DepthConfiguration(Configuration):
     width: PositiveInt = 64
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 2
+    # The first that are tried, and more beyond an end while the best of them lies there.
     rates: dict[str, tuple[PositiveFloat, ...]] = Field(
-        default={"sgd": (0.01, 0.03, 0.1, 0.3, 1.0), "adam": (0.0003, 0.001, 0.003)}
+        default={"sgd": (0.1, 0.3, 1.0), "adam": (0.001, 0.003, 0.01)}
     )
+    most_rates: PositiveInt = 9
     # Steps of the values, for each hidden layer: in one the error reaches the first at all.
     steps: PositiveInt = 2
     steps_long: PositiveInt = 8
@@ -85,17 +89,21 @@ def execute(configuration: DepthConfiguration, setting: Setting, context: Contex
     start, c, v = time.perf_counter(), configuration, setting.values
     training, test = datasets(c.dataset, context.device)
     learning, held_out = split(training, c.samples, c.held_out)
-    rates = c.rates[str(v["optimiser"])]
 
     def reached(rate: float, seed: int, judge: data.Dataset) -> float:
         """What one network recognises in the end: nothing, where it has diverged."""
         network = taught(c, setting, rate, seed, learning)
         return 0.0 if network is None else evaluate(network, judge, loss=None)["accuracy"]
 
-    tried = [reached(rate, c.choosing, held_out) for rate in rates]
-    rate = rates[tried.index(max(tried))]
+    tried = search(
+        lambda rate: reached(rate, c.choosing, held_out),
+        c.rates[str(v["optimiser"])],
+        c.most_rates,
+    )
+    rate = max(tried, key=lambda one: tried[one])
     values: dict[str, JsonValue] = {
-        "validation": list(tried),
+        "rates": list(tried),
+        "validation": list(tried.values()),
         "rate": rate,
         "accuracy": [reached(rate, seed, test) for seed in c.seeds],
         **arrives(c, setting, learning.take(c.batch_size)),
@@ -103,6 +111,25 @@ def execute(configuration: DepthConfiguration, setting: Setting, context: Contex
     return Outcome(
         values=values, datasets=checksums(training, test), seconds=time.perf_counter() - start
     )
+
+
+def search(
+    reached: Callable[[float], float], rates: Sequence[float], most: int
+) -> dict[float, float]:
+    """What each of some rates reaches, and of more beyond an end as long as the best lies there.
+
+    Rates are half a decade apart, rounded to one digit: 0.1, 0.3, 1. They come in order.
+    """
+    tried = {rate: reached(rate) for rate in rates}
+    while len(tried) < most:
+        order = sorted(tried)
+        best = max(order, key=lambda rate: tried[rate])
+        if order[0] < best < order[-1]:
+            break
+        step = 1 if best == order[-1] else -1
+        rate = significant(10 ** ((round(2 * math.log10(best)) + step) / 2), 1)
+        tried[rate] = reached(rate)
+    return dict(sorted(tried.items()))
 
 
 def taught(
@@ -172,7 +199,7 @@ EXPERIMENT = Experiment(
     configurations={
         "smoke": DepthConfiguration(
             dataset="digits", samples=200, held_out=100, hidden=(2,), width=8, seeds=(0,),
-            epochs=1, rates={"sgd": (0.1,), "adam": (0.01,)},
+            epochs=1, rates={"sgd": (0.1,), "adam": (0.01,)}, most_rates=2,
         ),
         "laptop": DepthConfiguration(),
     },
