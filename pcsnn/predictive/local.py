@@ -23,6 +23,7 @@ from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Network
 from pcsnn.predictive import compiled
 from pcsnn.predictive.doors import admit_rate
+from pcsnn.predictive.doors import admit_step_size as admit_step_size  # handed on
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference import refuse_divergence
 from pcsnn.predictive.moments import Moment, ascend, learnt, untaught

@@ -33,6 +33,7 @@ from pcsnn.training.doors import (
     order_of,
 )
 from pcsnn.training.epochs import Kept, go_on
+from pcsnn.training.epochs import Training as Training  # handed on
 from pcsnn.training.evaluation import (
     ACCURACY,
     admit_measures,
