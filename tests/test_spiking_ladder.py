@@ -10,7 +10,7 @@ import torch
 
 import pcsnn
 from pcsnn import data
-from pcsnn.experiments import load_record, spiking_ladder, spiking_rates
+from pcsnn.experiments import load_record, spiking_beside, spiking_ladder, spiking_rates
 from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
@@ -260,3 +260,28 @@ def test_the_ladder_has_the_rates_that_were_chosen():
         three = tried.rates[kind_of(name)]
         best = spiking_rates.chosen(record, name, three)
         assert min(three) < best < max(three) or len(rates) == 4, f"{name}: try further"
+
+
+@pytest.mark.parametrize("rung", spiking_beside.BESIDE)
+def test_what_stands_beside_the_ladder_is_chosen_by_what_was_held_out(rung, tmp_path):
+    c = spiking_beside.EXPERIMENT.configurations["smoke"]
+    c = c.model_copy(update={"epochs": 1, "samples": 60, "batches": (0.003, 0.03)})
+    own = [s for s in spiking_beside.settings(c) if s.values["rung"] == rung]
+    assert [s.seed for s in own] == ([0] if rung in c.rates else [None])
+    context = Context("cpu", tmp_path / "network.pt")
+    found = spiking_beside.execute(c, own[0], context).values
+    if rung in c.rates:
+        assert (found["rates"], found["rate"]) == ([], c.rates[rung])
+    else:
+        assert found["rate"] == found["rates"][found["validation"].index(max(found["validation"]))]
+        first = c.online if spiking_beside.BESIDE[rung].online else c.batches
+        assert set(first) <= set(found["rates"])
+    learning, held_out = split(DIGITS, c.samples, c.held_out)
+    climber = Climb(c, rung, learning, 0)
+    setting = Setting(name="x", seed=0, values={})
+    other = Context("cpu", tmp_path / "other.pt")
+    parts, length = (learning, held_out), climber.length()
+    climb(climber, found["rate"], parts, length, setting, other, lambda: None)
+    test = data.load("digits", "test", normalise="unit")
+    assert found["test_accuracy"] == [climber.accuracy(test)]
+    assert not list(tmp_path.glob("network*"))

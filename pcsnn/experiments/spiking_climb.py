@@ -16,6 +16,7 @@ from pcsnn.experiments.machinery.base import Configuration, Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.observed import Observed
 from pcsnn.experiments.spiking_rungs import (
+    BESIDE,
     LOSS,
     RUNGS,
     events_of,
@@ -103,7 +104,7 @@ class Climb(Observed):
     """
 
     def __init__(self, configuration: Recipe, name: str, learning: data.Dataset, seed: int) -> None:
-        self.configuration, self.rung = configuration, RUNGS[name]
+        self.configuration, self.rung = configuration, {**RUNGS, **BESIDE}[name]
         c = configuration
         self.network = _network(c, learning, self.rung.layers, seed)
         self.feedback: Feedback | None = None

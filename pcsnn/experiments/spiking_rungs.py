@@ -84,6 +84,16 @@ RUNGS: Mapping[str, Rung] = {
     "event-z-il-learned": Rung("z-il", messages="sigma-delta", feedback="learned"),
 }
 
+#: What the ladder's last rungs are read against: not rungs of it themselves.
+BESIDE: Mapping[str, Rung] = {
+    "backprop-two-layers": Rung("backprop", layers=2),
+    "control-two-layers": Rung("backprop", layers=2, hidden_learns=False),
+    "backprop-online": Rung("backprop", online=True),
+    "control-online": Rung("backprop", online=True, hidden_learns=False),
+    "two-layers": RUNGS["two-layers"],
+    "online": RUNGS["online"],
+}
+
 #: Those that are compared on fewer samples too.
 COMPARED = (
     "backprop", "il", "z-il", "feedback-alignment", "pairs", "always-plastic", "event-z-il",

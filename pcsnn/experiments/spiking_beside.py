@@ -1,0 +1,100 @@
+"""What the ladder's two longest rungs are to be read against (chapter 4).
+
+A second hidden layer, or samples one at a time, change more than a constraint: the network, or how
+it learns. So back-propagation is given the same network and the same samples, a network whose
+hidden layers do not learn stands below it, and the two rungs themselves are run with every seed.
+Learning rates of back-propagation are tried until the best lies between two that are worse, by what
+was held out; the rungs keep theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from pydantic import Field, JsonValue, PositiveFloat
+
+from pcsnn import data
+from pcsnn.experiments.classifiers import split
+from pcsnn.experiments.depth import search
+from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setting
+from pcsnn.experiments.machinery.common import checksums, datasets
+from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
+from pcsnn.experiments.spiking_ladder import SMOKE
+from pcsnn.experiments.spiking_rungs import BESIDE
+
+
+class BesideConfiguration(Recipe):
+    """The ladder's recipe, and the rates of its rungs."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    # The ladder's, for the rungs that are its own.
+    rates: dict[str, PositiveFloat] = Field(default={"two-layers": 0.1, "online": 0.001})
+    # With which back-propagation begins to search: a sample at a time, and a hundred.
+    online: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)
+    batches: tuple[PositiveFloat, ...] = (0.01, 0.03, 0.1)
+    most_rates: int = 7
+
+
+def settings(configuration: BesideConfiguration) -> list[Setting]:
+    """The ladder's rungs with each seed, for these take long; of the rest one run has all seeds."""
+    c = configuration
+    own = [(rung, seed) for rung in c.rates for seed in c.seeds]
+    others = [(rung, None) for rung in BESIDE if rung not in c.rates]
+    return [
+        Setting(name=rung if seed is None else f"{rung}-{seed}", seed=seed, values={"rung": rung})
+        for rung, seed in others + own
+    ]
+
+
+def execute(configuration: BesideConfiguration, setting: Setting, context: Context) -> Outcome:
+    """Choose a learning rate where there is none, train with it, and judge once."""
+    start, c, rung = time.perf_counter(), configuration, str(setting.values["rung"])
+    training, test = datasets(c.dataset, context.device)
+    learning, held_out = split(training, c.samples, c.held_out)
+
+    def reads(rate: float, seed: int, judge: data.Dataset) -> float:
+        """What one network reads in the end: nothing, where it has diverged."""
+        climber = Climb(c, rung, learning, seed)
+        # Several networks learn in a run, each from a checkpoint of its own.
+        mine = context.checkpoint.with_stem(f"{context.checkpoint.stem}-{rate:g}-{seed}")
+        history = climb(
+            climber, rate, (learning, held_out), climber.length(),
+            setting.model_copy(update={"seed": seed}), replace(context, checkpoint=mine),
+            after_epoch=lambda: None,
+        )  # fmt: skip
+        mine.unlink(missing_ok=True)
+        return 0.0 if history.diverged else climber.accuracy(judge)
+
+    tried: dict[float, float] = {}
+    seeds, rate = c.seeds, c.rates.get(rung, 0.0)
+    if setting.seed is not None:
+        seeds = (setting.seed,)
+    else:
+        first = c.online if BESIDE[rung].online else c.batches
+        tried = search(lambda one: reads(one, c.seeds[0], held_out), first, c.most_rates)
+        rate = max(tried, key=lambda one: tried[one])
+    values: dict[str, JsonValue] = {
+        "rates": list(tried),
+        "validation": list(tried.values()),
+        "rate": rate,
+        "test_accuracy": [reads(rate, seed, test) for seed in seeds],
+    }
+    return Outcome(
+        values=values, datasets=checksums(training, test), seconds=time.perf_counter() - start
+    )
+
+
+EXPERIMENT = Experiment(
+    name="spiking-beside",
+    summary="back-propagation and a control beside the ladder's rungs that are deep, or online",
+    configurations={
+        "smoke": BesideConfiguration(
+            **SMOKE, online=(0.003,), batches=(0.03,), most_rates=1,
+        ),
+        "laptop": BesideConfiguration(),
+        "paper": BesideConfiguration(epochs=30),
+    },
+    settings=settings,
+    execute=execute,
+)  # fmt: skip
