@@ -12,7 +12,7 @@ class Table:
     """A table with a name; in a notebook HTML, elsewhere aligned text.
 
     Args:
-        label: what the table is of.
+        label: what the table is of, which stands above it.
         head: of each column; the first column names the rows.
         rows: cells, as they are to be shown.
 
@@ -42,6 +42,7 @@ class Table:
         return (
             f'<div style="overflow-x: auto" role="region" tabindex="0" '
             f'aria-label="{escape(self.label)}"><table class="table">\n'
+            f'<caption style="caption-side: top">{escape(self.label)}</caption>\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
         )
 

@@ -392,7 +392,7 @@ class Adversary(RuleBasedStateMachine):
                      lambda: taught.step(self.network, self.x, self.y, 0.1)
                      if hasattr(taught, "step")
                      else taught(self.network, self.x, self.y)):  # fmt: skip
-            with pytest.raises((ValueError, TypeError), match=r"layers|layer |columns"):
+            with pytest.raises((ValueError, TypeError), match=r"layers|layer |columns|output's"):
                 call()
         assert all(p.grad is None for p in self.network.parameters())
         after = (*self.network.parameters(), *self.network.buffers())

@@ -71,7 +71,9 @@ def shown(engine, network, batches, **options):
     """Everything that a user can see of some presentations one after another."""
     network = copy.deepcopy(network)
     learn = options.pop("learn", False)
-    feedback = pcsnn.Feedback.random(network, 1, learn=learn) if learn is not None else None
+    feedback = (
+        pcsnn.Feedback.random(network, 1, std=0.5, learn=learn) if learn is not None else None
+    )
     rule = SpikingPredictiveCoding(feedback=feedback, engine=engine, **options)
     found = []
     for x, y in batches:

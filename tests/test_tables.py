@@ -14,6 +14,7 @@ def test_html_has_headers_for_rows_and_columns():
     page = BeautifulSoup(TABLE._repr_html_(), "html.parser")
     assert page.div["aria-label"] == "Rungs"
     assert page.div["tabindex"] == "0"
+    assert page.caption.text == "Rungs"
     assert [cell.text for cell in page.select("th[scope=col]")] == ["rung", "test / %"]
     assert [cell.text for cell in page.select("th[scope=row]")] == ["a < b", "c"]
     assert [cell.text for cell in page.select("td")] == ["97.0 ± 0.1", "8"]

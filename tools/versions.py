@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOOLS = (
     "pytest", "pytest-xdist", "hypothesis", "nbval", "nbclient", "nbformat", "ipykernel",
-    "jupytext", "PyYAML",
+    "jupytext", "PyYAML", "beautifulsoup4",
 )  # fmt: skip
-OF_THE_BOOK = ["tests/test_book.py", "tests/browser"]
+OF_THE_BOOK = ["tests/test_book.py", "tests/test_release.py", "tests/browser"]
 # needs of a need, which has no bound of its own: matplotlib 3.9 warns under a newer pyparsing
 AS_OLD = ("pyparsing<3.3",)
 EAGER = ["--upgrade", "--upgrade-strategy", "eager"]
