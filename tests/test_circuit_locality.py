@@ -13,6 +13,7 @@ from pcsnn import Feedback
 from pcsnn.spiking import Boxcar, LIFRate, SigmaDelta, SpikingPredictiveCoding, check_locality
 from pcsnn.spiking import circuit as circuits
 from pcsnn.spiking import locality as module
+from pcsnn.spiking.errors import Graded, Told
 from pcsnn.spiking.parts import Part, Quantity
 
 GRADED = {"messages": "graded", "values": "graded", "derivative": "exact"}
@@ -252,3 +253,40 @@ def test_a_slope_of_three_heights_is_no_window():
 
     assert found(derivative=Stairs()).needs["derivative"]
     assert not found(derivative=Boxcar()).needs["derivative"]
+
+
+class CountedAsOne(Graded):
+    """The error itself, with a spike to show for it at every step."""
+
+    def at_once(self, error):
+        return Told(error, torch.ones_like(error))
+
+
+class CountedInPart(SigmaDelta):
+    """Events that are counted as halves."""
+
+    def send(self, state, error, dt):
+        state, told = super().send(state, error, dt)
+        return state, told._replace(spikes=told.spikes / 2)
+
+
+class WorthTheirError(SigmaDelta):
+    """Events at the right moments, each worth what the error is."""
+
+    def send(self, state, error, dt):
+        state, told = super().send(state, error, dt)
+        return state, told._replace(meaning=told.spikes * error)
+
+
+@pytest.mark.parametrize("messages", [CountedAsOne(), CountedInPart(0.1), WorthTheirError(0.1)])
+def test_what_is_told_beside_spikes_is_no_spike(messages):
+    needs = found(messages=messages).needs
+    assert needs["linear feedback"]
+    assert needs["spiking"]
+
+
+@pytest.mark.parametrize("threshold", [0.02, 0.1])
+def test_events_of_any_size_are_spikes(threshold):
+    needs = found(messages=SigmaDelta(threshold)).needs
+    assert not needs["linear feedback"]
+    assert not needs["spiking"]

@@ -260,8 +260,20 @@ def _graded_slopes(rule: SpikingPredictiveCoding, network: Network, held: Held) 
 
 
 def _in_spikes(held: Held, name: str) -> Iterator[bool]:
-    """Whether nothing of it is heard before there has been a spike, layer by layer."""
-    for q, train in held.items():
+    """Whether what is heard of it is spikes and nothing else, layer by layer.
+
+    Either what is heard in a step is the spikes of that step, or all spikes so far, added up, as
+    the synapses that events come to do.
+    """
+    for q, heard in held.items():
         spikes = held.get(Quantity(f"spikes of {name}", q.layer))
         if q.name == name and spikes is not None:
-            yield not bool(((train != 0) & (spikes.cumsum(0) == 0)).any())
+            change = heard.diff(dim=0, prepend=torch.zeros_like(heard[:1]))
+            yield any(_of_one_size(new, spikes) for new in (heard, change))
+
+
+def _of_one_size(heard: Tensor, spikes: Tensor) -> bool:
+    """Whether it is a whole number of spikes, each worth the same but for its sign."""
+    total = spikes.sum()
+    worth = heard.abs().sum() / total if total > 0 else torch.zeros_like(total)
+    return torch.equal(spikes, spikes.round()) and _same(worth * spikes, heard.abs())
