@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,7 +56,7 @@ class Counter(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         out = func(*args, **kwargs)
-        price = flop_registry.get(getattr(func, "overloadpacket", None))
+        price = flop_registry.get(_out_of_place(func))
         product = price is not None
         if price is not None:
             self.operations += price(*args, **kwargs, out_val=out)
@@ -80,6 +81,13 @@ class Counter(TorchDispatchMode):
     def _release(self, k: int) -> None:
         self._held -= self._sizes.pop(k)
         self._depth.pop(k, None)
+
+
+def _out_of_place(func: Any) -> Any:
+    """``aten.addmm`` of ``aten.addmm_``, which PyTorch's own table of prices leaves out."""
+    packet = getattr(func, "overloadpacket", None)
+    name = getattr(packet, "__name__", "")
+    return getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else packet
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -32,6 +32,16 @@ def test_products_of_every_kind_are_counted_with_their_price():
     assert counted(lambda: square() * square() + 1).products == 0
 
 
+def test_products_in_place_are_products():
+    A = square()
+    found = counted(lambda: (A.clone().addmm_(A, A), torch.mm(A, A, out=torch.empty(4, 4))))
+    assert (found.products, found.operations, found.chain) == (2, 2 * 2 * 64, 1)
+    network = pcsnn.mlp([6, 5, 5, 3], "tanh")
+    found = counted(lambda: pcsnn.ZIL(engine="torch").step(
+        network, torch.rand(4, 6), torch.rand(4, 3), 0.1))  # fmt: skip
+    assert (found.products, found.chain) == (3 * 3 - 1, 2 * 3)
+
+
 def test_a_chain_is_of_those_that_wait():
     A = square()
     assert counted(lambda: A @ A @ A @ A).chain == 3
