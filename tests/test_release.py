@@ -65,6 +65,25 @@ def built(tmp_path_factory):
     return folder
 
 
+def test_the_site_offers_what_there_is(tmp_path):
+    site, page = tmp_path / "site", tmp_path / "site" / "how-to-read.html"
+    site.mkdir()
+    page.write_text('<p>Read.</p><p id="downloads" hidden></p><p>Run.</p>')
+    paths = [tmp_path / name for name in ("the-book.pdf", "notebooks.zip")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    release.offer(site, {"the whole book": paths[0]})
+    release.offer(site, {"the whole book": paths[0], "the notebooks": paths[1]})
+    assert page.read_text() == (
+        '<p>Read.</p><p id="downloads">To take along: <a href="downloads/the-book.pdf">the whole '
+        'book</a>, <a href="downloads/notebooks.zip">the notebooks</a>.</p><p>Run.</p>'
+    )
+    assert (site / "downloads" / "notebooks.zip").read_bytes() == b"notebooks.zip"
+    page.write_text("<p>Read.</p>")
+    with pytest.raises(SystemExit, match="0 places for downloads"):
+        release.offer(site, {})
+
+
 def test_the_wheel_stands_alone(built, tmp_path):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:

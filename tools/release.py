@@ -4,17 +4,18 @@
 
 The book has to be built before. The PDF is printed by a headless Chromium, page by page in the
 order of the table of contents, so that figures and mathematics are those of the site; links
-between pages become links within the file.
+between pages become links within the file. The site then offers the files for download.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -130,6 +131,27 @@ def package(folder: Path, source: Path = ROOT) -> None:
     subprocess.run([*command, str(source)], check=True, stdout=subprocess.DEVNULL)
 
 
+def offer(site: Path, files: Mapping[str, Path]) -> None:
+    """Put files into the site, and links to them where it has a place for them.
+
+    A book that has only been built offers nothing, so that no link is dead.
+    """
+    folder, page = site / "downloads", site / "how-to-read.html"
+    folder.mkdir(exist_ok=True)
+    links = []
+    for name, path in files.items():
+        shutil.copyfile(path, folder / path.name)
+        links.append(f'<a href="downloads/{path.name}">{name}</a>')
+    place = re.compile(r'<p id="downloads"[^>]*>.*?</p>', re.DOTALL)
+    text, found = place.subn(
+        f'<p id="downloads">To take along: {", ".join(links)}.</p>',
+        page.read_text(encoding="utf-8"),
+    )
+    if found != 1:
+        raise SystemExit(f"tools/release.py: {page} has {found} places for downloads, not one")
+    page.write_text(text, encoding="utf-8")
+
+
 def checksums(folder: Path) -> str:
     """A line for each file, as sha256sum writes and checks it."""
     paths = sorted(path for path in folder.iterdir() if path.name != "SHA256SUMS")
@@ -151,10 +173,14 @@ def main(only: str = "") -> None:
     with chromium() as browser:
         (RELEASE / "the-book.pdf").write_bytes(bind(browser, SITE, list(pages(toc))))
         (RELEASE / "two-pages.pdf").write_bytes(bind(browser, SITE, ["summary"]))
+    take = {"the whole book": "the-book.pdf", "its summary on two pages": "two-pages.pdf"}
+    if only != "pdf":
+        archive(RELEASE / "notebooks.zip", notebooks())
+        take["the notebooks"] = "notebooks.zip"
+    offer(SITE, {name: RELEASE / file for name, file in take.items()})
     if only != "pdf":
         site = [path for path in SITE.rglob("*") if path.is_file()]
         archive(RELEASE / "site.zip", [(p, f"site/{p.relative_to(SITE)}") for p in site])
-        archive(RELEASE / "notebooks.zip", notebooks())
         package(RELEASE)
     (RELEASE / "SHA256SUMS").write_text(checksums(RELEASE), encoding="utf-8")
 
