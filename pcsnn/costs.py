@@ -68,7 +68,7 @@ class Counter(TorchDispatchMode):
             k = _storage(t)
             if k not in read and k not in self._sizes:
                 self._hold(k, t)
-            self._depth[k] = max(self._depth.get(k, 0) if k in read else 0, deep)
+            self._depth[k] = deep  # what stood there before was read, if it is still there
         return out
 
     def _hold(self, k: int, t: Tensor) -> None:
