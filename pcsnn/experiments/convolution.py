@@ -87,10 +87,8 @@ def execute(configuration: ConvolutionConfiguration, setting: Setting, context: 
     def reached(way: tuple[float, float | None], seed: int, judge: data.Dataset) -> float:
         """What one network recognises in the end: nothing, where it has diverged."""
         network = build(c, str(v["network"]), learning, seed)
-        optimiser: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), lr=way[0])
+        optimiser = torch.optim.Adam(network.parameters(), lr=way[0])
         how = make_rule(c, rule, way[1], optimiser)
-        if isinstance(how, IncrementalInferenceLearning):  # which steps by itself
-            optimiser = torch.optim.SGD(network.parameters(), lr=how.learning_rate)
         finite = taught(network, how, optimiser, learning, c, seed)
         return evaluate(network, judge, loss=None)["accuracy"] if finite else 0.0
 
@@ -165,21 +163,25 @@ def cosines(
     ]
 
 
+SMOKE = ConvolutionConfiguration(
+    networks={"lenet": "digits"}, samples=100, held_out=50, epochs=1, seeds=(0,), steps=4,
+    steps_nudged=4, rates=dict.fromkeys(WAYS, (0.003,)),
+)  # fmt: skip
+
 EXPERIMENT = Experiment(
     name="convolution",
     summary="convolutional networks by back-propagation, inference learning and its variants",
     configurations={
-        "smoke": ConvolutionConfiguration(
-            networks={"lenet": "digits"}, samples=100, held_out=50, epochs=1, seeds=(0,), steps=4,
-            steps_nudged=4,
-            rates=dict.fromkeys(WAYS, (0.003,)),
-        ),
+        "smoke": SMOKE,
         "laptop": ConvolutionConfiguration(),
         "paper": ConvolutionConfiguration(
-            networks={"vgg": "cifar10"}, channels=(128, 256, 512, 512), samples=45_000,
-            batch_size=128, epochs=50,
+            networks={"vgg": "cifar10"},
+            channels=(128, 256, 512, 512),
+            samples=45_000,
+            batch_size=128,
+            epochs=50,
         ),
     },
     settings=settings,
     execute=execute,
-)  # fmt: skip
+)

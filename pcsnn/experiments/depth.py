@@ -139,8 +139,6 @@ def taught(
     network = build(c, setting, learning, seed)
     optimiser = OPTIMISERS[str(setting.values["optimiser"])](network.parameters(), lr=rate)
     rule = make_rule(c, setting, optimiser)
-    if isinstance(rule, IncrementalInferenceLearning):  # which steps by itself
-        optimiser = torch.optim.SGD(network.parameters(), lr=rule.learning_rate)
     return network if common.taught(network, rule, optimiser, learning, c, seed) else None
 
 
@@ -193,16 +191,15 @@ def arrives(c: DepthConfiguration, setting: Setting, batch: data.Dataset) -> dic
     }
 
 
+SMOKE = DepthConfiguration(
+    dataset="digits", samples=200, held_out=100, hidden=(2,), width=8, seeds=(0,), epochs=1,
+    rates={"sgd": (0.1,), "adam": (0.01,)}, most_rates=2,
+)  # fmt: skip
+
 EXPERIMENT = Experiment(
     name="depth",
     summary="accuracy against depth: back-propagation, and four ways to infer, on two chains",
-    configurations={
-        "smoke": DepthConfiguration(
-            dataset="digits", samples=200, held_out=100, hidden=(2,), width=8, seeds=(0,),
-            epochs=1, rates={"sgd": (0.1,), "adam": (0.01,)}, most_rates=2,
-        ),
-        "laptop": DepthConfiguration(),
-    },
+    configurations={"smoke": SMOKE, "laptop": DepthConfiguration()},
     settings=settings,
     execute=execute,
-)  # fmt: skip
+)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pcsnn import data
 from pcsnn.experiments.machinery.base import Context, Setting
+from pcsnn.predictive.incremental import IncrementalInferenceLearning
 from pcsnn.rules import LearningRule
 from pcsnn.training import History, train
 from pcsnn.training.doors import Metric
@@ -99,9 +100,13 @@ def taught(
 ) -> bool:
     """Train a network that is one of many in a run; whether it stayed finite.
 
+    Incremental learning steps the optimiser that it holds by itself, and is stepped as it asks.
+
     Raises:
         KeyboardInterrupt: when it was interrupted.
     """
+    if isinstance(rule, IncrementalInferenceLearning):
+        optimiser = torch.optim.SGD(network.parameters(), lr=rule.learning_rate)
     history = train(
         network, rule, optimiser, learning, epochs=length.epochs, batch_size=length.batch_size,
         seed=seed, progress=False, on_divergence="stop",
