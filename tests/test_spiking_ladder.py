@@ -10,13 +10,19 @@ import torch
 
 import pcsnn
 from pcsnn import data
-from pcsnn.experiments import load_record, spiking_beside, spiking_ladder, spiking_rates
+from pcsnn.experiments import (
+    load_record,
+    spiking_beside,
+    spiking_ladder,
+    spiking_rates,
+    spiking_two_layers,
+)
 from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
-from pcsnn.experiments.spiking_rungs import RUNGS, events_of, kind_of
+from pcsnn.experiments.spiking_rungs import GIVEN_BACK, NAMED, RUNGS, events_of, kind_of
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
 
@@ -54,6 +60,40 @@ DIGITS = data.load("digits", "train", normalise="unit")
 def test_a_rung_changes_one_thing(before, after):
     one, other = (dataclasses.asdict(RUNGS[name]) for name in (before, after))
     assert sum(one[key] != other[key] for key in one) == 1
+
+
+def test_each_network_of_two_layers_has_one_thing_back():
+    strict = dataclasses.asdict(RUNGS["two-layers"])
+    for name in set(GIVEN_BACK) - {"two-layers"}:
+        its = dataclasses.asdict(GIVEN_BACK[name])
+        assert [key for key in its if its[key] != strict[key]] == [THING[name]]
+
+
+THING = {
+    "two-layers-gated": "always",
+    "two-layers-constant": "input",
+    "two-layers-exact-feedback": "feedback",
+    "two-layers-graded": "messages",
+    "two-layers-finer": "finer",
+    "two-layers-exact-slope": "derivative",
+}
+
+
+def test_finer_pairs_tell_smaller_errors():
+    coarse, fine = (climb_of(n).own.messages for n in ("two-layers", "two-layers-finer"))
+    assert fine.dead_zone() == pytest.approx(coarse.dead_zone() / 3)
+
+
+def test_two_layers_have_no_rate_that_was_chosen_for_another_network(tmp_path):
+    c = spiking_two_layers.EXPERIMENT.configurations["smoke"]
+    c = c.model_copy(update={"samples": 60, "batches": (0.003, 0.03), "most_rates": 2})
+    names = [s.values["rung"] for s in spiking_two_layers.settings(c)]
+    assert names == [*GIVEN_BACK, "backprop-two-layers", "control-two-layers"]
+    assert all(NAMED[name].layers == 2 for name in names)
+    own = spiking_two_layers.settings(c)[0]
+    found = spiking_two_layers.execute(c, own, Context("cpu", tmp_path / "network.pt")).values
+    assert found["rates"] == [0.003, 0.03]
+    assert found["rate"] == found["rates"][found["validation"].index(max(found["validation"]))]
 
 
 def climb_of(name, learning=DIGITS, seed=0):

@@ -21,7 +21,7 @@ from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setti
 from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
 from pcsnn.experiments.spiking_ladder import SMOKE
-from pcsnn.experiments.spiking_rungs import BESIDE
+from pcsnn.experiments.spiking_rungs import BESIDE, NAMED
 
 
 class BesideConfiguration(Recipe):
@@ -71,7 +71,7 @@ def execute(configuration: BesideConfiguration, setting: Setting, context: Conte
     if setting.seed is not None:
         seeds = (setting.seed,)
     else:
-        first = c.online if BESIDE[rung].online else c.batches
+        first = c.online if NAMED[rung].online else c.batches
         tried = search(lambda one: reads(one, c.seeds[0], held_out), first, c.most_rates)
         rate = max(tried, key=lambda one: tried[one])
     values: dict[str, JsonValue] = {

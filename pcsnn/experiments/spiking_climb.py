@@ -16,9 +16,8 @@ from pcsnn.experiments.machinery.base import Configuration, Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.observed import Observed
 from pcsnn.experiments.spiking_rungs import (
-    BESIDE,
     LOSS,
-    RUNGS,
+    NAMED,
     events_of,
     make_rule,
     parts_of,
@@ -104,7 +103,7 @@ class Climb(Observed):
     """
 
     def __init__(self, configuration: Recipe, name: str, learning: data.Dataset, seed: int) -> None:
-        self.configuration, self.rung = configuration, {**RUNGS, **BESIDE}[name]
+        self.configuration, self.rung = configuration, NAMED[name]
         c = configuration
         self.network = _network(c, learning, self.rung.layers, seed)
         self.feedback: Feedback | None = None

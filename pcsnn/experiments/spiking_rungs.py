@@ -38,7 +38,8 @@ class Rung:
         coupling: how much of its error a neuron is driven by.
         layers: hidden ones.
         online: whether samples come one at a time, and each once.
-        finer: by how much the threshold of its events is smaller than the others'.
+        finer: by how much the threshold of its events, or its pairs' dead zone, is smaller than the
+            others'.
     """
 
     rule: str = "circuit"
@@ -94,6 +95,21 @@ BESIDE: Mapping[str, Rung] = {
     "online": RUNGS["online"],
 }
 
+#: The strict network with two hidden layers, and the same with one constraint less, or with pairs
+#: that tell smaller errors.
+GIVEN_BACK: Mapping[str, Rung] = {
+    "two-layers": RUNGS["two-layers"],
+    "two-layers-gated": replace(RUNGS["two-layers"], always=False),
+    "two-layers-constant": replace(RUNGS["two-layers"], input="constant"),
+    "two-layers-exact-feedback": replace(RUNGS["two-layers"], feedback="exact"),
+    "two-layers-graded": replace(RUNGS["two-layers"], messages="graded"),
+    "two-layers-finer": replace(RUNGS["two-layers"], finer=3.0),
+    "two-layers-exact-slope": replace(RUNGS["two-layers"], derivative="exact"),
+}
+
+#: Every one of them by its name.
+NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK}
+
 #: Those that are compared on fewer samples too.
 COMPARED = (
     "backprop", "il", "z-il", "feedback-alignment", "pairs", "always-plastic", "event-z-il",
@@ -140,7 +156,7 @@ def make_rule(
     events = SigmaDelta(threshold / rung.finer)
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
-    messages = {"graded": "graded", "pairs": Pairs(gain), "sigma-delta": events}
+    messages = {"graded": "graded", "pairs": Pairs(gain * rung.finer), "sigma-delta": events}
     return SpikingPredictiveCoding(
         LOSS,
         messages=messages[rung.messages],  # type: ignore[arg-type]
