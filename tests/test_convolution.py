@@ -60,12 +60,13 @@ def test_every_rule_learns_with_its_own_settings(rule):
     assert len(found["validation"]) == len(found["tried"]) == (2 if rule == "backprop" else 4)
     assert all(0 < share <= 1 for share in found["accuracy"])
     assert len(found["cosine"]) == (0 if rule == "ipc" else 6)
-    made = convolution.make_rule(SMALL, rule, found["chosen"][1])
+    for _, size in found["tried"]:
+        of_size = {"backprop": None, "centred": "beta"}.get(rule, "step_size")
+        made = convolution.make_rule(SMALL, rule, size)
+        assert of_size is None or getattr(made, of_size) == size
     steps = {"backprop": None, "centred": SMALL.steps_nudged}.get(rule, SMALL.steps)
     assert getattr(made, "steps", None) == steps
     assert getattr(made, "variables", "values") == ("errors" if rule == "il-errors" else "values")
-    of_size = {"backprop": None, "centred": "beta"}.get(rule, "step_size")
-    assert of_size is None or getattr(made, of_size) == found["chosen"][1]
 
 
 def test_a_network_that_diverges_recognises_nothing(monkeypatch):

@@ -22,7 +22,7 @@ from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
-from pcsnn.experiments.spiking_rungs import GIVEN_BACK, NAMED, RUNGS, events_of, kind_of
+from pcsnn.experiments.spiking_rungs import BESIDE, GIVEN_BACK, NAMED, RUNGS, events_of, kind_of
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
 
@@ -60,6 +60,15 @@ DIGITS = data.load("digits", "train", normalise="unit")
 def test_a_rung_changes_one_thing(before, after):
     one, other = (dataclasses.asdict(RUNGS[name]) for name in (before, after))
     assert sum(one[key] != other[key] for key in one) == 1
+
+
+def test_what_stands_beside_a_rung_differs_from_it_in_the_rule_alone():
+    for of in ("two-layers", "online"):
+        learns, still = (BESIDE[f"{rule}-{of}"] for rule in ("backprop", "control"))
+        strict = BESIDE[of]
+        assert (learns.rule, learns.hidden_learns) == ("backprop", True)
+        assert still == dataclasses.replace(learns, hidden_learns=False)
+        assert (learns.layers, learns.online) == (strict.layers, strict.online)
 
 
 def test_each_network_of_two_layers_has_one_thing_back():
