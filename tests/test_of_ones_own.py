@@ -211,6 +211,47 @@ def test_what_is_no_loss_of_any_outputs_is_refused_before_a_batch(given):
         pcsnn.Backprop(given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda p, y: 1 - 2 * (p * y).sum() / (p.sum() + y.sum()),  # soft Dice
+        lambda p, y: F.mse_loss(p, y).sqrt(),
+        lambda p, y: F.mse_loss(p, y).log(),
+        lambda p, y: ((p - y) ** 2 * (y != 0)).sum() / (y != 0).sum(),
+        lambda p, y: F.binary_cross_entropy(p, y) / y.mean(),
+        lambda p, y: (p - y).norm() / y.norm(),
+    ],
+)
+def test_a_quotient_or_root_of_what_all_samples_cost_is_refused(given):
+    """Each is a mean of samples that are all alike in size and sum."""
+    with pytest.raises(ValueError, match=r"^loss \S+ must be the mean .* no quotient or root"):
+        pcsnn.ZIL(given)
+    with pytest.raises(ValueError, match="no quotient or root"):
+        likelihood.admit_outputs(likelihood.untried(given), 7, drawn(1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss, F.soft_margin_loss,
+        F.binary_cross_entropy, F.binary_cross_entropy_with_logits, F.poisson_nll_loss,
+        nn.PoissonNLLLoss(log_input=False, full=True), F.multilabel_soft_margin_loss,
+        nn.KLDivLoss(reduction="batchmean"), nn.KLDivLoss(reduction="batchmean", log_target=True),
+        nn.CrossEntropyLoss(label_smoothing=0.1), lambda p, y: F.cross_entropy(p, y),
+        lambda p, y: F.nll_loss(p.log_softmax(-1), y.argmax(-1)),
+        lambda p, y: (y * (y.log() - p.log())).sum(-1).mean(),  # not of a target of zero
+        lambda p, y: -torch.distributions.Dirichlet(p).log_prob(y).mean(),  # of probabilities only
+        lambda p, y: (1 - 2 * (p * y).sum(-1) / (p.sum(-1) + y.sum(-1))).mean(),
+        lambda p, y: (p - y).norm(dim=-1).mean(),
+        lambda p, y: (1 - F.cosine_similarity(p, y)).mean(),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("n", [2, 7])
+def test_means_over_samples_pass(given, n):
+    for dtype in (torch.float32, torch.float64):
+        likelihood.admit_outputs(as_loss(given), n, drawn(1).to(dtype))
+
+
 def test_a_loss_of_other_outputs_is_refused_where_their_number_is_known():
     """Tried with as many as there are: a sum is none the less one for being of three outputs."""
     x, y = drawn(6, 4), torch.arange(6) % 3

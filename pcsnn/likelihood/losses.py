@@ -75,9 +75,8 @@ def as_loss(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """
     found = untried(loss)
     if not isinstance(loss, Loss) and isinstance(found.value, _Each):
-        p, y = _trial()
         with suppress(_OtherOutputsError):
-            _try(found, p, y)
+            p, y = _try(found, *_trial())
             with _answering(found, p):
                 found.value(p, y)  # many samples at a time
     return found
@@ -171,22 +170,36 @@ class _OtherOutputsError(ValueError):
     """A loss that cannot take these outputs, and perhaps can take others."""
 
 
-def _try(loss: Loss, p: Tensor, y: Tensor) -> None:
-    """Refuse a function that is no mean over samples of what each costs alone."""
+def _try(loss: Loss, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Refuse a function that is no mean over samples of what each costs alone.
+
+    Returns:
+        What it was tried with: uneven rows, or those given where it takes only probabilities.
+    """
+    uneven, found = _uneven(p, y), [math.nan]
+    if loss.takes == "anything":
+        with suppress(_OtherOutputsError):
+            found = _answers(loss, *uneven)
+    if all(map(math.isfinite, found)):
+        p, y = uneven
+    else:
+        found = _answers(loss, p, y)
+    tolerance = max(1e-4, 8 * torch.finfo(p.dtype).eps) * max(map(abs, found))
+    if not math.isclose(found[0], fmean(found[1:]), abs_tol=tolerance):
+        raise ValueError(
+            f"loss {_given(loss)} must be the mean of what each sample costs alone "
+            "(reduction='mean'), and no quotient or root of what all cost together"
+        )
+    return p, y
+
+
+def _answers(loss: Loss, p: Tensor, y: Tensor) -> list[float]:
+    """What it gives for all samples, and for each alone; NaN for what is no number."""
     assert isinstance(loss.value, _Each)
-    tolerance = max(1e-4, 8 * torch.finfo(p.dtype).eps)
     samples = zip(p.split(1), y.split(1), strict=True)
     with _answering(loss, p, _OtherOutputsError):
         found = [loss.value.function(*rows) for rows in ((p, y), *samples)]
-    numbers = [float(f) for f in found if torch.is_tensor(f) and f.shape == ()]
-    tolerance *= max(map(abs, numbers), default=0)
-    if len(numbers) < len(found) or not math.isclose(
-        numbers[0], fmean(numbers[1:]), abs_tol=tolerance
-    ):
-        raise ValueError(
-            f"loss {_given(loss)} must be the mean of what each sample costs alone "
-            "(reduction='mean')"
-        )
+    return [float(f) if torch.is_tensor(f) and f.shape == () else math.nan for f in found]
 
 
 @contextmanager
@@ -221,6 +234,15 @@ def _trial(
     z = torch.linspace(0.3, 2.9, 6 * n, dtype=dtype, device=device).mul(7).sin().view(2, 3, n)
     p, y = z.softmax(-1) if n > 1 else z.sigmoid()  # a single output's softmax is 1
     return p, y
+
+
+def _uneven(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The same three samples, no two alike in size, in sum, or in how many targets are zero.
+
+    Where they are alike, a quotient or a root of what all samples cost is a mean as well.
+    """
+    size = p.new_tensor([[0.1], [1.0], [0.5]])
+    return size * p, torch.stack([y[0], (y[1] > y[1].mean()).to(y), 0.5 * y[2]])
 
 
 def _examine(loss: Loss) -> None:
