@@ -22,6 +22,7 @@ from pcsnn.energies import (
 )
 from pcsnn.ensembles import stack
 from pcsnn.likelihood import as_loss
+from pcsnn.models.transformer import transformer
 from pcsnn.models.vae import vae
 from pcsnn.nodes import ValueNode
 from pcsnn.predictive import graph as graphs
@@ -146,6 +147,36 @@ def test_each_of_several_inputs_is_a_node_and_so_are_tokens():
     masked = Way(lambda m, x, keep: m.two(m.a(m.one(x)) * keep), "gaussian")
     graph = graph_of(masked, (x, torch.ones(4, 5, dtype=torch.bool)))
     assert graph["the output"].reads == ("the input x[1]", "a")
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        torch.full((3, 5), 7),  # alike
+        torch.zeros(3, 5, dtype=torch.int32),
+        torch.full((3, 5), 19, dtype=torch.uint8),  # the last row of the table
+        torch.tensor([[3, 1, 4, 1, 3]]),  # the same from behind
+        torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]),  # the first is the last
+    ],
+)
+def test_what_reads_tokens_is_told_whatever_tokens_there_are(tokens):
+    class First(nn.Module):
+        """Reads the first token, and beside it none."""
+
+        def __init__(self):
+            super().__init__()
+            self.table, self.node, self.out = nn.Embedding(20, 5), ValueNode(), nn.Linear(5, 4)
+
+        def forward(self, x):
+            return self.out(self.node(self.table(x[:, 0].long())))
+
+    assert graph_of(First(), tokens)["node"].reads == ("the input",)
+    language = transformer(20, 6, 8, seed=0)
+    read = [
+        node.name for node in graph_of(language, tokens.long()).nodes if "the input" in node.reads
+    ]
+    usual = graph_of(language, torch.arange(10).view(2, 5))
+    assert read == [node.name for node in usual.nodes if "the input" in node.reads] != []
 
 
 def test_parameters_of_energies_and_those_that_nothing_teaches_are_told():

@@ -206,7 +206,11 @@ def _readers(network: nn.Module, inputs: tuple[Tensor, ...], part: int) -> list[
 
 
 def _another(x: Tensor) -> Tensor:
-    """Another input of the same kind: numbers with noise, tokens in another order."""
+    """Another input of the same kind, no entry of which is what it was.
+
+    Numbers get noise; a token becomes its neighbour towards 0, of which there is a row in
+    whatever table there is a row for the token, and 0 becomes 1.
+    """
     if x.is_floating_point():
         return x + torch.randn_like(x)
     return ~x if x.dtype == torch.bool else x.flip(tuple(range(x.dim())))
