@@ -28,6 +28,7 @@ from pcsnn.admission import (
     run,
 )
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
+from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
@@ -194,7 +195,7 @@ class Backprop(Rule):
     def _by_autograd(self, network: nn.Module, x: Inputs, y: Tensor, loss: Loss) -> Report:
         """Of a module that is not written out: autograd goes through it, as ever."""
         parameters = [p for p in network.parameters() if p.requires_grad]
-        kept = [(b, b.clone()) for b in network.buffers()]
+        before = Buffers.of(network)
         admit_for_autograd(network, x)
         try:
             held = Held()
@@ -217,8 +218,7 @@ class Backprop(Rule):
             if careful and not all_finite([losses, *(g for _, g in found)]):
                 explain_non_finite(network, x, y)
         except BaseException:
-            for buffer, before in kept:
-                buffer.data.copy_(before)  # a refused batch moves no averages
+            before.put_back()  # a refused batch moves no averages
             raise
         for parameter, g in found:
             accumulate(parameter, g)

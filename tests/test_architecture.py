@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up: a room may import from its own floor and from those above it in this list.
 FLOORS = [
-    {"validate", "randomness", "jit", "deprecated", "interrupt", "plotting", "tables", "costs",
-     "verification", "proofs"},
+    {"validate", "buffers", "randomness", "jit", "deprecated", "interrupt", "plotting", "tables",
+     "costs", "verification", "proofs"},
     {"data"},
     {"likelihood", "activations", "initialisation", "batchnorm"},
     {"networks", "plain", "chains", "ensembles", "energies", "nodes"},

@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 import pcsnn
 from pcsnn.nodes import ValueNode
-from pcsnn.predictive import subject
+from pcsnn.predictive import graph, subject
 from pcsnn.predictive.cut import CutLook, Subject
+from pcsnn.predictive.inference import perturbed
 from tests.strategies import relative_error
 
 aten = torch.ops.aten
@@ -394,6 +395,86 @@ def test_a_batch_that_is_refused_moves_no_buffers():
         with pytest.raises(ValueError, match="y must"):
             pcsnn.ZIL()(network, batch()[0], torch.zeros(3, 5, dtype=DOUBLE))
         assert all(map(torch.equal, before, network.buffers()))
+
+
+class Averaged(Three):
+    """Multiplies by an average of its own, which it keeps in one way or another, or not at all."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        if way != "registered by the first pass":
+            absent = way == "none before the first pass"
+            self.register_buffer("mean", None if absent else torch.ones(6, dtype=DOUBLE))
+            self.register_buffer("count", torch.zeros((), dtype=DOUBLE))
+
+    def more(self, h, place):
+        if place != 1:
+            return h
+        if "mean" not in self._buffers:
+            self.register_buffer("mean", torch.ones(6, dtype=DOUBLE))
+            self.register_buffer("count", torch.zeros((), dtype=DOUBLE))
+        before = torch.ones(6, dtype=DOUBLE) if self.mean is None else self.mean
+        new = before.lerp(h.detach().square().mean(0), 0.5)
+        if self.way == "nowhere":
+            return h * new
+        if self.way == "in place":
+            self.mean.copy_(new)
+            self.count += 1
+        else:
+            self.mean, self.count = new, self.count + 1
+        return h * self.mean
+
+
+WAYS = pytest.mark.parametrize(
+    "way",
+    ["in place", "assigned", "none before the first pass", "registered by the first pass"],
+)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pcsnn.Backprop(),
+        pcsnn.ZIL(literal=True),
+        pcsnn.InferenceLearning(steps=4),
+        pcsnn.InferenceLearning(steps=4, variables="errors"),
+        pcsnn.IncrementalInferenceLearning(steps=4),
+        pcsnn.EquilibriumPropagation(steps=4, on_divergence="allow"),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_a_buffer_moves_once_a_call_however_it_is_moved(rule, way):
+    network, once = Averaged(way), Averaged(way)
+    once(batch()[0])
+    _, found = gradients(network, rule)
+    _, expected = gradients(Averaged("nowhere"), rule)
+    assert all(relative_error(*pair) <= 1e-12 for pair in zip(found, expected, strict=True))
+    assert int(network.count) == 1
+    assert torch.equal(network.mean, once.mean)
+
+
+def tables(network):
+    return [dict(module._buffers) for module in network.modules()]
+
+
+@WAYS
+def test_who_looks_or_is_refused_leaves_the_very_buffers(way):
+    network = Averaged(way)
+    found = tables(network)
+    before = [b.clone() for b in network.buffers()]
+    wrong = batch()[0], torch.zeros(3, 5, dtype=DOUBLE)
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.InferenceLearning(steps=2)):
+        with pytest.raises(ValueError, match="y must"):
+            rule(network, *wrong)
+    list(pcsnn.InferenceLearning(steps=2).watch(network, *batch()))
+    next(pcsnn.infer(network, *batch(), steps=2, step_size=0.1))
+    graph.of(network, batch()[0])
+    perturbed(network, batch()[0], 0.1, 0)
+    for now, then in zip(tables(network), found, strict=True):
+        assert {n: id(b) for n, b in now.items()} == {n: id(b) for n, b in then.items()}
+    assert all(map(torch.equal, before, network.buffers()))
 
 
 class Passed(Normed):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.admission import admit_targets, copies_of
+from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
@@ -60,16 +61,15 @@ class Episode:
         plastic: bool = False,
     ) -> None:
         self.plastic, self.energy = plastic, energy
-        buffers = list(network.buffers())
-        self._before = [(b, b.clone()) for b in buffers]
+        self._before = Buffers.of(network)
         self.samples = 2 if copies_of(network) else 1  # axes before those of one sample
         try:
             self._begin(network, x, y)
         except BaseException:
-            put_back(self._before)  # a refused batch moves no averages
+            self._before.put_back()  # a refused batch moves no averages
             raise
         # Modules with moving averages move them in the forward pass and at no later look.
-        self._buffers = [(b, b.clone()) for b in buffers]
+        self._buffers = self._before.now()
         self.deltas: list[Error] = [None] * (self.hidden + (y is None))
         #: Whether no hidden node moves until something comes from above.
         self.rests = all(e.rests for e in self.origin.energies)
@@ -138,7 +138,7 @@ class Episode:
     def forget(self) -> None:
         """Put moving averages back to before the forward pass: for someone who only looks."""
         self._buffers = self._before
-        put_back(self._buffers)
+        self._buffers.put_back()
 
     def output_error(self) -> Tensor:
         """What the output's error node holds at the forward pass."""
@@ -165,7 +165,10 @@ class Episode:
     def errors(self) -> list[Error]:
         """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""
         self.look = self.origin  # the logits of a text are large: none are kept beside the new ones
-        self.look = self.origin.moved(self.deviations[: self.hidden], anew=self.plastic)
+        try:
+            self.look = self.origin.moved(self.deviations[: self.hidden], anew=self.plastic)
+        finally:
+            self._buffers.put_back()
         self.deltas = [minus(d, self.change(k)) for k, d in enumerate(self.deviations)]
         return self._read()
 
@@ -176,7 +179,6 @@ class Episode:
             last = self.hidden
             u = self.look.u(last) if self.plastic else self.look.since(last, self.origin)
             errors.append(self.energy.error(u, self.y))
-        put_back(self._buffers)
         return errors
 
     def change(self, k: int) -> Error:
@@ -310,9 +312,3 @@ def stepped(at: Sequence[Error], slopes: Sequence[Error], step_size: float | Ten
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """A draw from N(0, 1) of the same kind, made on the CPU."""
     return torch.randn(like.shape, dtype=like.dtype, generator=generator).to(like)
-
-
-def put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Buffers as they were kept."""
-    for buffer, kept in buffers:
-        buffer.data.copy_(kept)  # past autograd, which would take it for a change it must refuse

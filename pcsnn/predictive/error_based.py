@@ -51,7 +51,10 @@ class ErrorBased(Episode):
     def errors(self) -> list[Error]:
         """All errors as they are now, the values brought up behind them."""
         self.look = self.origin
-        self.look = self.origin.shifted(self.deltas[: self.hidden])
+        try:
+            self.look = self.origin.shifted(self.deltas[: self.hidden])
+        finally:
+            self._buffers.put_back()
         self.deviations = [plus(self.change(k), delta) for k, delta in enumerate(self.deltas)]
         return self._read()
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn.admission import admit_input, copies_of, parameter_of
+from pcsnn.buffers import kept
 from pcsnn.energies import Energy
 from pcsnn.predictive.cut import CutLook
-from pcsnn.predictive.episode import put_back
 from pcsnn.predictive.first_look import look_at
 from pcsnn.predictive.looks import Error, Look
 from pcsnn.rules import Inputs
@@ -166,15 +166,13 @@ def _own(energy: Energy | None) -> list[nn.Parameter]:
 @contextmanager
 def unchanged(network: nn.Module) -> Iterator[None]:
     """What runs within moves neither moving averages nor generators, PyTorch's or its own."""
-    kept = [(b, b.clone()) for b in network.buffers()]
     found = [getattr(module, "generator", None) for module in network.modules()]
     own = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
     device = parameter_of(network).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), kept(network):
         try:
             yield
         finally:
-            put_back(kept)
             for generator, state in own:
                 generator.set_state(state)
 
@@ -213,7 +211,7 @@ def _another(x: Tensor) -> Tensor:
     """
     if x.is_floating_point():
         return x + torch.randn_like(x)
-    return ~x if x.dtype == torch.bool else x.flip(tuple(range(x.dim())))
+    return ~x if x.dtype == torch.bool else torch.where(x > 0, x - 1, x + 1)
 
 
 def _sample(x: Tensor, samples: int) -> tuple[int, ...]:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.admission import admit, admit_input, admit_loss, read_out_of
+from pcsnn.buffers import kept
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss
-from pcsnn.predictive.episode import Episode, normal, put_back
+from pcsnn.predictive.episode import Episode, normal
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.first_look import look_at
@@ -157,7 +158,6 @@ def perturbed(
     """
     sigma, generator = validate.non_negative("sigma", sigma), as_generator(seed)
     admit_input(network, x)
-    kept = [(b, b.clone()) for b in network.buffers()]
-    look = look_at(network, x)
-    put_back(kept)
+    with kept(network):
+        look = look_at(network, x)
     return [look.x(k) + sigma * normal(look.x(k), generator) for k in range(len(look.energies))]

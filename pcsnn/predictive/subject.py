@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from pcsnn.admission import admit_for_autograd, below_read_out, parameter_of, run
+from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import Energy
 from pcsnn.networks import Network
@@ -40,11 +41,11 @@ class Subject:
                 "use Backprop"
             )
         admit_for_autograd(network, inputs)
-        self.buffers = [(b, b.clone()) for b in network.buffers()]
+        self.buffers = Buffers.of(network)
         self.learning = [p for p in network.parameters() if p.requires_grad]
         self.nodes: list[ValueNode] = []
         self.energies: list[Energy] = []  # of the nodes, with what they draw drawn
-        self.replay = Replay([b for b, _ in self.buffers])
+        self.replay = Replay(self.buffers.tensors)
         self.draws = Draws(parameter_of(network).device)
         self.written: list[bool] = []  # whether what a node hands on is changed in place above it
 
@@ -94,10 +95,10 @@ class Subject:
     def again(self, *, anew: bool) -> Any:
         """Another pass, from where the first began: with the same draws, and the same buffers."""
         if self.replay.sound and not self.draws.any and not anew:
+            self.buffers.place()  # the very same, or what is made of them would be computed again
             with self.replay:
                 return self.run(*self.inputs)
-        for buffer, before in self.buffers:
-            buffer.data.copy_(before)
+        self.buffers.place_copies()
         if not self.draws.any:
             return self.run(*self.inputs)
         with self.draws:
