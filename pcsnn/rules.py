@@ -132,7 +132,8 @@ def accumulate(parameter: Tensor, gradient: Tensor) -> None:
         parameter.grad = gradient
     else:
         parameter.grad += gradient
-    for hook in (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).values():
+    hooks = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    for hook in list(hooks.values()) if hooks else ():  # a hook may remove itself
         hook(parameter)
 
 

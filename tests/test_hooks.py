@@ -73,6 +73,29 @@ def test_an_optimiser_in_the_backward_pass_takes_one_step_of_the_gradient(rule):
         assert p.grad is None
 
 
+@pytest.mark.parametrize("rule", [BACKPROP, ZIL])
+def test_hooks_may_come_and_go_while_they_run(rule):
+    """As in autograd's backward pass: one that removes itself has run once, and all is filled."""
+    expected = gradients(BACKPROP)
+    network, x, y = scene()
+    weight, ran = network.a.weight, []
+
+    def once(parameter):
+        ran.append("once")
+        handle.remove()
+        parameter.register_post_accumulate_grad_hook(lambda p: ran.append("late"))
+
+    handle = weight.register_post_accumulate_grad_hook(once)
+    weight.register_post_accumulate_grad_hook(lambda p: ran.append("always"))
+    rule(network, x, y)
+    assert ran == ["once", "always"]
+    for p, gradient in zip(network.parameters(), expected, strict=True):
+        assert relative_error(p.grad, gradient) < 1e-10
+    ran.clear()
+    rule(network, x, y)
+    assert ran == ["always", "late"]
+
+
 @pytest.mark.parametrize("name", ["call", "step"])
 @SEVERAL
 def test_a_hook_that_would_run_on_parts_of_a_gradient_is_refused(rule, name):
