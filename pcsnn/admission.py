@@ -62,8 +62,9 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
     validate.tensor("y", y, floating=False)
     if y.is_floating_point() or y.dim() < 2:
         return _targets(u.shape, y, u, loss), None
-    asked = y != NO_LABEL
-    given = _targets(u.shape, y.masked_fill(~asked, 0), u, loss)
+    signed = y.dtype.is_signed  # the others hold no -1, although 255 of uint8 would equal it
+    asked = y != NO_LABEL if signed else torch.ones_like(y, dtype=torch.bool)
+    given = _targets(u.shape, y.masked_fill(~asked, 0) if signed else y, u, loss)
     if not bool(asked.any()):
         raise ValueError("y holds no label: all are -1, which asks for nothing")
     return given, asked.to(u.dtype)

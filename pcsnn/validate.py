@@ -186,7 +186,8 @@ def labels(name: str, value: Tensor, classes: int) -> Tensor:
         raise ValueError(f"{name} must have shape (batch,), not {tuple(value.shape)}")
     if value.numel() == 0:
         raise ValueError(f"{name} is empty")
-    low, high = int(value.min()), int(value.max())
+    numbers = value.long()  # of which there is a least, as there is not of every unsigned type
+    low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         raise ValueError(f"{name} must be from 0 to {classes - 1}, but holds {wrong}")

@@ -99,6 +99,30 @@ def binary(n=6):
     return Dataset(x, (x[:, 0] > 0).long(), TWO)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_labels_of_an_unsigned_type_are_those_of_a_signed_one(kind):
+    """The largest of uint8, 255, is what -1 would be stored as; it is a label all the same."""
+    y = torch.tensor([255, 0, 7, 255, 3, 254])
+    cases = [(way(256), inputs(), y) for way in WAYS]
+    cases.append((module(256), inputs().view(2, 3, 4), y.view(2, 3)))
+    for network, x, labels in cases:
+        for make in (pcsnn.Backprop, pcsnn.ZIL):
+            losses = [make("cross_entropy")(network, x, l).loss for l in (labels, labels.to(kind))]
+            assert torch.equal(*losses)
+            z = network(x).detach().flatten(0, -2)
+            assert torch.isclose(losses[0], F.cross_entropy(z, labels.flatten()))
+        if kind is not torch.uint8:
+            with pytest.raises(ValueError, match="must be from 0 to 255, but holds 256"):
+                pcsnn.Backprop("cross_entropy")(network, x, torch.full_like(labels, 256).to(kind))
+    assert pcsnn.data.one_hot(y.to(kind), 256).argmax(dim=1).tolist() == y.tolist()
+
+
+def test_no_label_of_an_unsigned_type_asks_for_nothing():
+    y = torch.full((2, 3), -1).to(torch.uint64)
+    with pytest.raises(ValueError, match="labels must be from 0 to 2"):
+        pcsnn.Backprop("cross_entropy")(module(3), inputs().view(2, 3, 4), y)
+
+
 def sides(prediction, labels):
     """Accuracy of a single logit."""
     return ((prediction[..., 0] > 0) == (labels == 1)).to(prediction.dtype)
