@@ -7,6 +7,7 @@ the change it proposes, adding to what is there as ``loss.backward()`` does, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NoReturn, Protocol, Self
 
@@ -94,11 +95,19 @@ class DivergenceError(ArithmeticError):
     """Activity, loss or parameters are no longer finite, although the data is."""
 
 
-def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
+def explain_non_finite(
+    network: nn.Module, x: Inputs, y: Inputs, suspects: Iterable[tuple[str, Tensor]] = ()
+) -> NoReturn:
     """Say which input was to blame for activity or a loss that is not finite.
 
     Rules look once, at the sum of all they computed, and come here only when it is not
     finite: whatever is wrong in the data or the weights reaches that sum.
+
+    Args:
+        network: whose parameters may be to blame.
+        x: its inputs, which may be.
+        y: labels or targets, which may be.
+        suspects: value nodes that may be, by name, each with what was predicted for it.
     """
     for name, given in zip(("x", "y"), (x, y), strict=True):
         for part in given if isinstance(given, tuple) else (given,):
@@ -107,6 +116,13 @@ def explain_non_finite(network: nn.Module, x: Inputs, y: Inputs) -> NoReturn:
     for name, parameter in network.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise DivergenceError(f"the network's {name} holds NaN or infinite values")
+    for name, u in suspects:
+        if bool(torch.isneginf(u).any()):
+            raise DivergenceError(
+                f"what is predicted for {name} holds -inf, which its energy cannot price: where a "
+                "mask has put it there, use a categorical node, or put the mask behind the node; "
+                "elsewhere it is too large for its dtype, or the log of zero"
+            )
     raise DivergenceError(
         "the activity or the loss is not finite, or its gradient: too large for its dtype, or the "
         "log of zero"

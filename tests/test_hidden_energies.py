@@ -9,9 +9,10 @@ import sympy as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import distributions
+from torch import distributions, nn
 from torch.distributions import Beta, Normal, Poisson
 
+import pcsnn
 from pcsnn.energies import (
     STEPS,
     Bernoulli,
@@ -24,6 +25,7 @@ from pcsnn.energies import (
     NegativeLogLikelihood,
     as_energy,
 )
+from pcsnn.nodes import ValueNode
 from tests.strategies import relative_error
 
 DOUBLE = torch.float64
@@ -338,6 +340,47 @@ def test_small_deviations_keep_their_digits(name, dtype):
         found = getattr(energy, slope)(u, u + delta, delta).double() / 1e-12
         limit = getattr(reference, slope)(u.double(), u.double() + small, small) / 1e-5
         assert relative_error(found, limit) <= 1e-4  # of second order in 1e-5
+
+
+class Masked(nn.Module):
+    """Scores, some of them masked, at a node of some energy."""
+
+    def __init__(self, energy):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.three = nn.Linear(5, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+        self.scores, self.hidden = ValueNode(energy), ValueNode()
+        self.softmax = nn.Identity() if isinstance(energy, Categorical) else nn.Softmax(-1)
+
+    def forward(self, x):
+        scores = self.one(x).masked_fill(torch.arange(5) > 2, -torch.inf)
+        return self.three(self.hidden(self.two(self.softmax(self.scores(scores)))))
+
+
+@pytest.mark.parametrize(
+    ("energy", "rule"),
+    [
+        (Gaussian(), pcsnn.ZIL()),
+        (Gaussian(), pcsnn.InferenceLearning()),
+        (Gaussian(), pcsnn.IncrementalInferenceLearning(steps=3)),
+        (Gaussian(), pcsnn.EquilibriumPropagation()),
+        (Gaussian(0.5), pcsnn.InferenceLearning()),
+        (Gaussian(0.5), pcsnn.IncrementalInferenceLearning(steps=3)),
+        (Bernoulli(), pcsnn.InferenceLearning()),
+    ],
+)
+def test_a_node_that_cannot_price_what_is_masked_is_named(energy, rule):
+    """And not the data, the loss or the step size; a categorical one can."""
+    x, y = torch.rand(4, 5), torch.tensor([0, 1, 2, 1])
+    network = Masked(energy)
+    with pytest.raises(pcsnn.DivergenceError, match="value node scores holds -inf.*a categorical"):
+        rule(network, x, y)
+    assert all(p.grad is None for p in network.parameters())
+    if not energy.is_unit:  # whose energy is counted in errors
+        with pytest.raises(pcsnn.DivergenceError, match="value node scores holds -inf"):
+            list(pcsnn.infer(network, x, y, steps=2, step_size=0.1))
+    report = rule(Masked(Categorical()), x, y)
+    assert report.energy is None or bool(torch.isfinite(report.energy))
 
 
 def test_masked_logits_have_no_share():

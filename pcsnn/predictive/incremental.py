@@ -19,6 +19,7 @@ from pcsnn.predictive.inference_learning import diverged, has_risen, tell_too_fe
 from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.moments import Moment, ascend, learnt
+from pcsnn.predictive.plain_nodes import unpriced
 from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite, refuse_hooks_on_grad
 
 
@@ -155,8 +156,9 @@ class IncrementalInferenceLearning(LocalRule):
             guarded = self.on_divergence == "raise"
             if guarded and (self._risen(end, start) or not all_finite([end, *before])):
                 self._restore(before, memory)
-                if not bool(torch.isfinite(start).all()):
-                    explain_non_finite(network, x, y)
+                suspects = unpriced(episode)
+                if suspects or not bool(torch.isfinite(start).all()):
+                    explain_non_finite(network, x, y, suspects)
                 self._explain_rise(episode, start, learning_rate)
         except BaseException:
             episode.forget()

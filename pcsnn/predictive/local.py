@@ -27,6 +27,7 @@ from pcsnn.predictive.doors import admit_step_size as admit_step_size  # handed 
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.inference import refuse_divergence
 from pcsnn.predictive.moments import Moment, ascend, learnt, untaught
+from pcsnn.predictive.plain_nodes import unpriced
 from pcsnn.predictive.state import State
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, refuse_hooks_on_grad
 
@@ -291,7 +292,8 @@ class LocalRule(Rule):
         taught = [e for m in moments for e in m.learns.values() if e is not None]
         squash = getattr(network, "input_activation", None)  # which may hide what is not finite
         given = [] if getattr(squash, "name", "identity") == "identity" else _parts(x)
-        seen = [episode.unmasked(0), *given, *taught]
+        paid = [] if report.energy is None else [report.energy]
+        seen = [episode.unmasked(0), *given, *taught, *paid]
         if all_finite([report.loss.square(), *seen]):
             return
         if all_finite([report.loss, *seen]) and all_finite(
@@ -305,7 +307,7 @@ class LocalRule(Rule):
             episode.restart()
             for state in self._states(episode):
                 refuse_divergence(network, x, episode.y, state)
-        explain_non_finite(network, x, episode.y)
+        explain_non_finite(network, x, episode.y, unpriced(episode))
 
 
 def _parts(x: Inputs) -> list[Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from pcsnn.backprop import all_finite
 from pcsnn.energies import Energy, Gaussian
 from pcsnn.predictive.episode import Episode
 
@@ -40,3 +43,13 @@ def admit_gaussian(episode: Episode, what: str) -> None:
                 f"{what} needs Gaussian nodes: {episode.describe(k)} has the energy {energy.name!r}"
             )
     admit_plain(episode, what)
+
+
+def unpriced(episode: Episode) -> list[tuple[str, Tensor]]:
+    """Nodes that are predicted where their energy has no number, each with what is predicted."""
+    found = []
+    for k, energy in enumerate(episode.origin.energies):
+        u = episode.origin.u(k)
+        if not all_finite([u]) and not all_finite([energy.value(u, energy.rest(u))]):
+            found.append((episode.describe(k), u))
+    return found
