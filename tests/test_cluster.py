@@ -1,5 +1,6 @@
 """Experiments on a cluster of two workers, each a process of its own, one of which dies."""
 
+import gc
 import os
 import signal
 import socket
@@ -178,6 +179,9 @@ def test_an_address_that_does_not_answer_is_one_sentence():
 @pytest.mark.parametrize("address", ["nowhere", "tcp://", "ftp://127.0.0.1:1", "127.0.0.1:x", ""])
 def test_what_is_no_address_is_one_sentence(address):
     assert_one_sentence(on_cluster("mnist-facts", address), f"scheduler '{address}' does not")
+    # Nothing is left that would close itself while another client starts, and wait for it.
+    left = [one for one in gc.get_objects() if type(one).__name__ == "Client"]
+    assert all(one.status == "closed" for one in left)
 
 
 def test_a_scheduler_without_workers_is_one_sentence(monkeypatch):

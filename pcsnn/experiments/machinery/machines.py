@@ -6,11 +6,12 @@ Runs are spread by joblib, and its backend is the user's: ``joblib.parallel_conf
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import platform
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,9 @@ def _cluster(scheduler: str) -> Iterator[None]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said here
     kept = f"what is finished is kept in {all_work()}, and the same command continues"
     try:
+        _knock(scheduler)
         client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError, TypeError, AssertionError) as error:  # the last: no address
+    except (OSError, ValueError) as error:  # the latter: no address
         raise ExperimentError(f"scheduler {scheduler!r} does not answer; {kept}") from error
     with client:
         _await_worker(client, f"scheduler {scheduler!r} has no workers; {kept}")
@@ -82,6 +84,23 @@ def _cluster(scheduler: str) -> Iterator[None]:
             raise ExperimentError(f"scheduler {scheduler!r} was lost; {kept}") from error
         except KilledWorker as error:
             raise ExperimentError(f"workers of {scheduler!r} died of one run; {kept}") from error
+
+
+def _knock(scheduler: str) -> None:
+    """Whether there is somebody, before a client is made.
+
+    A client that could not start closes itself whenever it is collected, and takes a lock for it:
+    if that is while another one starts, which holds the lock, both wait for ever.
+    """
+    from distributed.comm import connect
+
+    async def come_and_go() -> None:
+        comm = await connect(scheduler, timeout=_PATIENCE)
+        await comm.close()
+
+    # In a thread, for there may be a loop in this one: a notebook's.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, come_and_go()).result()
 
 
 def _backend_of(client: Client) -> ParallelBackendBase:
