@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from pcsnn import validate
 from pcsnn.activations import IDENTITY, Activation, Softmax
@@ -34,7 +35,7 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     if torch.is_inference_mode_enabled():
         raise ValueError("a rule cannot fill .grad under torch.inference_mode: leave it")
     admit_input(network, x)
-    validate.tensor("y", y, floating=False)
+    _admit_end("y", validate.tensor("y", y, floating=False))
     if not isinstance(network, Network | Chain):
         return y
     assert torch.is_tensor(x)
@@ -109,7 +110,10 @@ def _admit_labels(y: Tensor, shape: Sequence[int], classes: int) -> None:
 
 
 def admit_input(network: nn.Module, x: Inputs) -> None:
-    """Refuse inputs that do not fit their network."""
+    """Refuse inputs that do not fit their network.
+
+    A leaf that requires a gradient is taken, and its own ``.grad`` left as it is.
+    """
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch.nn.Module, not {validate.kind_of(network)}")
     _admit_forward(network)
@@ -123,16 +127,21 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
                 raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
     parameter = parameter_of(network)
     for name, part in _named(x):
-        if part.requires_grad and (not part.is_leaf or isinstance(part, nn.Parameter)):
-            raise ValueError(
-                f"{name} requires a gradient, which rules do not hand back to what lies before "
-                f"the network: give {name}.detach(), or put what made it into the network"
-            )
+        _admit_end(name, part)
         if part.is_floating_point():
             validate.same_kind(name, part, "the network", parameter)
         elif part.device != parameter.device:
             raise ValueError(f"{name} is on {part.device}, but the network on {parameter.device}")
     refuse_autocast()
+
+
+def _admit_end(name: str, part: Tensor) -> None:
+    """Refuse a tensor behind which something waits for a gradient, and would not learn."""
+    if part.requires_grad and (not part.is_leaf or isinstance(part, nn.Parameter)):
+        raise ValueError(
+            f"{name} requires a gradient, which rules do not hand back to what lies before "
+            f"the network: give {name}.detach(), or put what made it into the network"
+        )
 
 
 def refuse_autocast() -> None:
@@ -160,8 +169,8 @@ def admit_for_autograd(network: nn.Module, x: Inputs) -> None:
 
     Raises:
         TypeError: for a module that ``torch.compile`` has made, or one with such a part.
-        ValueError: under :func:`torch.inference_mode`, for tensors made there, and for a module
-            that waits for autograd to average gradients.
+        ValueError: under :func:`torch.inference_mode`, for tensors made there, for a lazy module
+            that has not run, and for one that waits for autograd to average gradients.
     """
     for name, part in network.named_modules():
         _admit_part(f"network.{name}" if name else "network", part)
@@ -185,6 +194,11 @@ def _admit_part(name: str, part: nn.Module) -> None:
         raise TypeError(
             f"{name} was compiled in place, and its value nodes are out of "
             "reach: learn with a module whose compile() has not been called"
+        )
+    if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        raise ValueError(
+            f"{name} is a {type(part).__name__}, whose parameters have no shape until it has run: "
+            "run the network once first"
         )
     if isinstance(part, nn.parallel.DistributedDataParallel):
         raise ValueError(

@@ -152,7 +152,10 @@ class Backprop(Rule):
             x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes, several in a
                 tuple.
             y: labels ``(B,)`` or targets ``(B, n)``; for an output ``(B, …, n)`` labels ``(B, …)``,
-                of which -1 asks for nothing, or targets of its shape.
+                of which -1 asks for nothing, or targets of its shape. Labels count by their mean
+                over all positions, targets by the sum over those of a sample: the same labels
+                one-hot give loss and gradients T times as large for T positions, so divide the
+                learning rate by T, or give the labels.
 
         Returns:
             The loss, and the prediction.

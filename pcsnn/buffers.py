@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Table = dict[str, Tensor | None]  # the buffers of one module, by name
 
@@ -23,7 +24,7 @@ class Buffers:
     def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = [(table, dict(table.items())) for table in tables]
         found = [b for _, held in self._tables for b in held.values() if b is not None]
-        self._kept = [(b, b.clone()) for b in dict.fromkeys(found)]
+        self._kept = [(b, b.clone()) for b in dict.fromkeys(found) if not is_lazy(b)]
 
     @classmethod
     def of(cls, network: nn.Module) -> Self:

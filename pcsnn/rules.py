@@ -25,10 +25,16 @@ class Report:
     """What a rule saw on its way.
 
     Attributes:
-        loss: of the forward pass, the mean over the batch; ``(K,)`` for K networks as one.
+        loss: of the forward pass, the mean over the batch; ``(K,)`` for K networks as one. For
+            an output ``(B, …, n)`` it is the mean over all positions that have a label, but with
+            targets of its shape the sum over those of a sample. What value nodes pay for a prior
+            is left out, although its gradient is filled.
         prediction: ``ŷ``, of the output's shape, ``(B, …, n)``.
-        energy: ``F`` when the weights were changed, for rules that infer. It started at
-            ``loss``, so that inference went wrong where it is above it.
+        energy: ``F`` when the weights were changed, for rules that infer: the output's loss by
+            then, and what all nodes pay. It started at ``loss`` where nodes pay nothing for what
+            is predicted, as unit Gaussian ones; a prior and a variance have a price from the
+            start. Small steps make it fall, unless errors come back by feedback or predictions
+            are fixed: then it may rise.
         steps: inference steps taken.
         engine: what computed it: ``"torch"`` or ``"kernel"``.
         why: why the kernel did not.
@@ -52,6 +58,8 @@ class LearningRule(Protocol):
             network: whose parameters get a gradient.
             x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes.
             y: labels ``(B,)``, or ``(B, …)`` for an output ``(B, …, n)``, or targets of its shape.
+
+        Gradients go to parameters alone: ``x.grad`` and ``y.grad`` stay as they are.
         """
         ...
 

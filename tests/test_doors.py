@@ -19,6 +19,7 @@ from pcsnn.ensembles import stack, unstack
 from pcsnn.networks import Layer, Network
 from pcsnn.perturbation import WeightPerturbation, trial_and_error
 from pcsnn.plain import plain
+from pcsnn.predictive import graph
 from pcsnn.randomness import as_generator
 from pcsnn.spiking import LIFRate, NoisyLIFRate
 
@@ -482,7 +483,7 @@ def test_a_batch_that_no_rule_can_take_is_told_in_its_own_words():
 
 
 def test_an_input_through_which_something_would_learn_is_refused():
-    """No rule hands a gradient back to an encoder in front, or to the input itself."""
+    """No rule hands a gradient back to an encoder in front, to the input itself or a teacher."""
     encoder, y = nn.Linear(3, 3), torch.tensor([0, 1, 1, 0, 1])
     own, x = pcsnn.mlp([3, 4, 2]), torch.ones(5, 3)
     cut = pcsnn.with_nodes(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
@@ -499,8 +500,50 @@ def test_an_input_through_which_something_would_learn_is_refused():
         refused(message, rule, cut, (encoder(x),), y)
         refused(r"x\[1\] requires a gradient", rule, cut, (x, encoder(x)), y)
         rule(cut, encoder(x).detach(), y)
-    assert encoder.weight.grad is None
+    message, teacher = message.replace("x", "y"), nn.Linear(3, 2)
+    for rule in rules:
+        for network in (own, cut):
+            refused(message, rule, network, x, teacher(x))
+            refused(message, rule, network, x, nn.Parameter(torch.ones(5, 2)))
+            rule(network, x, teacher(x).detach())
+    assert encoder.weight.grad is teacher.weight.grad is None
     refused("x must be a tensor, not dict", pcsnn.ZIL(), cut, {"x": encoder(x)}, y)
+
+
+@pytest.mark.parametrize("rule", [pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.InferenceLearning()])
+def test_a_leaf_that_asks_for_a_gradient_is_taken_and_gets_none(rule):
+    for network in (
+        pcsnn.mlp([3, 4, 2], "tanh"),
+        pcsnn.with_nodes(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))),
+    ):
+        ways = []
+        for asks in (False, True):
+            network.zero_grad()
+            x, y = (torch.ones(5, n).requires_grad_(asks) for n in (3, 2))
+            rule(network, x, y)
+            ways.append([p.grad for p in network.parameters()])
+            assert x.grad is y.grad is None
+        assert all(map(torch.equal, *ways))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [nn.LazyLinear(4), nn.Tanh(), nn.Linear(4, 2)],
+        lambda: [nn.Linear(3, 4), nn.Tanh(), nn.LazyLinear(2)],
+        lambda: [nn.Linear(3, 4), nn.LazyBatchNorm1d(), nn.Tanh(), nn.Linear(4, 2)],
+        lambda: [nn.Linear(3, 4), nn.LazyBatchNorm1d(affine=False), nn.Tanh(), nn.Linear(4, 2)],
+    ],
+)
+def test_lazy_layers_are_told_to_run_first(make):
+    x, y = torch.rand(5, 3), torch.tensor([0, 1, 1, 0, 1])
+    message = r"^network\.\w+ is a Lazy\w+, .*: run the network once first$"
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.IncrementalInferenceLearning(steps=2)):
+        network = pcsnn.with_nodes(nn.Sequential(*make()))
+        refused(message, graph.of, network, x)
+        refused(message, rule, network, x, y)
+        network(x)
+        rule(network, x, y)
 
 
 def test_one_sample_is_a_batch_where_batch_norm_is_frozen():

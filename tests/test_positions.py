@@ -80,6 +80,29 @@ def test_the_mean_is_over_the_labels_that_are_there(name):
     assert relative_error(report.loss, wanted.detach()) <= 1e-12
 
 
+@pytest.mark.parametrize("name", ["backprop", "Z-IL", "IL"])
+def test_targets_count_by_their_sum_over_positions_and_labels_by_their_mean(name):
+    """As the rules say of ``y``: so the same labels, one-hot, need a rate T times as small."""
+    x, y = batch(T=5)
+    expected, report = learnt(RULES[name]("cross_entropy"), x, y)
+    found, also = learnt(RULES[name]("cross_entropy"), x, F.one_hot(y, 4).to(DOUBLE))
+    assert relative_error(found, 5 * expected) <= 1e-12
+    assert relative_error(also.loss, 5 * report.loss) <= 1e-12
+    if report.energy is not None:
+        assert relative_error(also.energy, 5 * report.energy) <= 1e-12
+
+
+def test_a_rate_for_the_sum_over_positions_is_that_of_the_mean_over_their_number():
+    x, y = batch(T=5)
+    ways = []
+    for targets, rate in ((y, 0.1), (F.one_hot(y, 4).to(DOUBLE), 0.1 / 5)):
+        net = network()
+        rule = pcsnn.IncrementalInferenceLearning("cross_entropy", steps=3, learning_rate=rate)
+        rule.step(net, x, targets, rate)
+        ways.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    assert relative_error(*ways) <= 1e-12
+
+
 def test_where_weights_move_with_the_values_padding_is_a_place_as_well():
     """A value there stays while its prediction moves with the weights: that is an error."""
     x, y = batch()

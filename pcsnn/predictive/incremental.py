@@ -141,11 +141,11 @@ class IncrementalInferenceLearning(LocalRule):
         energy, y = self._admit(network, x, y)
         learning_rate = self._admit_rate(network, learning_rate)
         _, why = self._by_kernel(network, x, y, energy)
+        episode = self._present(network, x, y, energy)
         before = {p: p.clone() for p in self._learning(network)}
         memory = self._memory()
         if way is not None:
             way.update((p, torch.zeros_like(p)) for p in before)
-        episode = self._present(network, x, y, energy)
         self._tell(episode)
         try:
             start = episode.start(episode.loss())

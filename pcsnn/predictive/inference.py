@@ -137,7 +137,8 @@ def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: St
     if len(broken) == 0:
         return
     if state.t == 0:
-        suspects = [(state.names[k], state.predictions[k]) for k in broken[:, -1].tolist()]
+        hidden = [k for k in broken[:, -1].tolist() if k < len(state.names) - 1]
+        suspects = [(state.names[k], state.predictions[k]) for k in hidden]
         explain_non_finite(network, x, x if y is None else y, suspects)
     raise DivergenceError(
         f"inference diverged at step {state.t}: the energy of {state.names[int(broken[0, -1])]} is "

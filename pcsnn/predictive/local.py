@@ -92,13 +92,18 @@ class LocalRule(Rule):
         """Fill ``.grad`` with minus the change of each weight, over the learning rate.
 
         Every parameter of a stage gets one; it is zero where no error has reached the stage.
+        What a forward pass draws, as dropout does, is drawn alike at every look, unless another
+        thread draws from the same generator meanwhile.
 
         Args:
             network: a :class:`pcsnn.Network`, or any module with value nodes in it.
             x: inputs, batch first: ``(B, n_in)``, or whatever its forward pass takes, several in a
                 tuple.
             y: labels ``(B,)`` or targets ``(B, n)``; for an output ``(B, …, n)`` labels ``(B, …)``,
-                of which -1 asks for nothing, or targets of its shape.
+                of which -1 asks for nothing, or targets of its shape. Labels count by their mean
+                over all positions, targets by the sum over those of a sample: the same labels
+                one-hot give loss and gradients T times as large for T positions, so divide the
+                learning rate by T, or give the labels.
 
         Returns:
             Loss and prediction of the forward pass, and how the episode ended.

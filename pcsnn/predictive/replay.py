@@ -117,6 +117,10 @@ class Draws:
     does: those that PyTorch's calls were given, and those that everyone draws from. One of
     Python's or NumPy's that a module keeps for itself cannot be found.
 
+    Threads of one process share PyTorch's generator, and it is set here: a thread that draws from
+    it during an episode changes the draws that are repeated, and may itself draw the same twice.
+    Networks with dropout that learn at the same time belong in processes of their own.
+
     Args:
         device: of the network; what is drawn on the processor counts as well.
     """
