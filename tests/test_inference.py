@@ -391,6 +391,39 @@ def test_an_energy_below_zero_is_not_divergence():
         assert float(report.energy) < float(report.loss) < 0
 
 
+@pytest.mark.parametrize(
+    ("rule", "keeps"),
+    [
+        (IL(steps=60), False),
+        (IL(steps=60, engine="torch"), False),
+        (IPC(steps=60, learning_rate=1e-5), False),
+        (pcsnn.EquilibriumPropagation(steps=60), False),
+        (IL(steps=60, variables="errors"), True),
+        (IL(steps=60, fixed_predictions=True), True),
+        (pcsnn.ZIL(), True),
+    ],
+)
+def test_errors_below_the_rounding_of_activities_are_lost_by_values_alone(rule, keeps):
+    """As the docstrings say: deep below sigmoids, in float32, and nowhere else."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(16, n, generator=generator) for n in (10, 4))
+    single = pcsnn.mlp([10, *[20] * 12, 4], "sigmoid", seed=0)
+    double = copy.deepcopy(single).double()
+    rule(single, x, y)
+    rule(double, x.double(), y.double())
+    apart = [
+        relative_error(p.grad.double(), q.grad)
+        for p, q in zip(single.parameters(), double.parameters(), strict=True)
+        if p.dim() == 2
+    ]
+    if keeps:
+        assert max(apart) < 1e-6
+    else:
+        assert 0.01 < apart[0] < 1  # a tenth, more or less: it is rounding
+        assert apart[-1] < 1e-6
+        assert max(apart[:3]) > 100 * max(apart[8:])
+
+
 @pytest.mark.parametrize("rule", [IL(), IPC(), pcsnn.ZIL(), pcsnn.FaZIL(), pcsnn.Backprop()])
 def test_what_is_not_finite_is_named(rule):
     x, y = torch.ones(2, 3), torch.tensor([0, 1])

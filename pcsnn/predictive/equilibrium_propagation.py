@@ -41,6 +41,9 @@ class EquilibriumPropagation(LocalRule):
     begins again at the forward pass, at the ``t`` at which the first has ended. Energies count the
     loss β times, and −β times.
 
+    Errors smaller than the rounding of activities are lost, as in
+    :class:`~pcsnn.InferenceLearning` by values; the larger β, the fewer are.
+
     Args:
         loss: what nudges.
         feedback: matrices in the place of the transposed weights.
