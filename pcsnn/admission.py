@@ -234,10 +234,9 @@ def _admit_rows(network: Network, x: Inputs) -> None:
     elif x.shape[0] != network.copies or x.shape[2] != network.inputs:
         expected = (network.copies, "batch", network.inputs)
         raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
-    if (
-        network.training
-        and x.shape[0] < 2
-        and any(isinstance(m.norm, nn.BatchNorm1d) for m in network.layers)
+    if x.shape[0] < 2 and any(
+        isinstance(m.norm, nn.BatchNorm1d) and (m.norm.training or m.norm.running_mean is None)
+        for m in network.layers
     ):
         raise ValueError("x must hold at least 2 samples: batch norm needs a batch to train")
 

@@ -19,6 +19,7 @@ from pcsnn.activations import Activation
 WRITTEN_OUT: set[Callable[..., Tensor]] = {nn.Linear.forward}
 
 OWN_FORWARD = "has a forward of its own"
+OF_ALL = "hooks of all modules are registered (torch.nn.modules.module), which run at each call"
 
 
 def hooked(part: nn.Module) -> str:
@@ -58,7 +59,10 @@ def written(kind: type, part: nn.Module | None) -> str:
     if kind is nn.BatchNorm1d and (
         its is not nn.BatchNorm1d
         or part.weight is None  # type: ignore[union-attr]
+        or part.bias is None  # type: ignore[union-attr]
         or part.running_mean is None  # type: ignore[union-attr]
+        or part.running_var is None  # type: ignore[union-attr]
+        or not part.track_running_stats  # type: ignore[union-attr]
         or part.momentum is None  # type: ignore[union-attr]
     ):
         return f"has a {its.__name__} in the place of a plain batch norm"

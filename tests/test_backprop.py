@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
 
 import pcsnn
 from pcsnn.backprop import deltas, forward
@@ -289,6 +291,77 @@ def test_batch_norm_needs_a_batch_to_train():
     with pytest.raises(ValueError, match="at least 2 samples"):
         pcsnn.Backprop()(network, torch.ones(1, 4), torch.tensor([0]))
     pcsnn.Backprop()(network.eval(), torch.ones(1, 4), torch.tensor([0]))
+    network.layers[0].norm.train()
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        pcsnn.Backprop()(network, torch.ones(1, 4), torch.tensor([0]))
+    network.layers[0].norm.eval().running_mean = network.layers[0].norm.running_var = None
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        pcsnn.ZIL()(network, torch.ones(1, 4), torch.tensor([0]))
+
+
+def untracked(norm):
+    norm.track_running_stats = False
+
+
+def without_averages(norm):
+    norm.running_mean = norm.running_var = None
+
+
+def without_shift(norm):
+    norm.bias = None
+
+
+NORMS = {
+    "as made": lambda norm: None,
+    "in evaluation mode": nn.Module.eval,
+    "untracked": untracked,
+    "untracked, in evaluation mode": lambda norm: untracked(norm.eval()),
+    "without averages": without_averages,
+    "without averages, in evaluation mode": lambda norm: without_averages(norm.eval()),
+    "without a momentum": lambda norm: setattr(norm, "momentum", None),
+    "without a shift": without_shift,
+    "without a count": lambda norm: setattr(norm, "num_batches_tracked", None),
+}
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("change", NORMS)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pcsnn.Backprop("cross_entropy"),
+        pcsnn.WeightPerturbation("cross_entropy"),
+        pcsnn.ZIL("cross_entropy"),
+        pcsnn.ZIL("cross_entropy", literal=True),
+        pcsnn.FaZIL("cross_entropy"),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_a_batch_norm_that_was_changed_is_pytorchs(rule, change, batch):
+    """Each part goes by its own mode and settings, whatever those of the network are."""
+    network = pcsnn.mlp([4, 5, 3], "tanh", batch_norm=True, dtype=torch.float64, seed=1)
+    NORMS[change](network.layers[0].norm)
+    x = torch.randn(batch, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    y, twin = torch.arange(batch) % 3, copy.deepcopy(network)
+    try:
+        loss = F.cross_entropy(twin(x), y)
+    except ValueError:  # of a batch of one
+        with pytest.raises(ValueError, match="at least 2 samples"):
+            rule(network, x, y)
+        return
+    loss.backward()
+    tries = isinstance(rule, pcsnn.WeightPerturbation)
+    if tries and network.not_plain():
+        with pytest.raises(ValueError, match="in the place of a plain batch norm"):
+            rule(network, x, y)
+        return
+    report = rule(network, x, y)
+    assert relative_error(report.loss, loss.detach()) <= 1e-12
+    for mine, theirs in zip(network.buffers(), twin.buffers(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-12, atol=1e-14)
+    tolerance = 1e-6 if tries else 1e-10
+    for mine, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(mine.grad, theirs.grad, rtol=tolerance, atol=tolerance)
 
 
 def test_bad_settings_are_refused_when_made():
