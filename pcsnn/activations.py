@@ -34,9 +34,12 @@ class Activation(nn.Module):
         check: compare the derivative with difference quotients at a few places. ``False`` for
             one that is another on purpose, such as a surrogate.
 
+    All of them are set once: a function that was changed would keep the derivative it had.
+
     Raises:
         ValueError: for a name that is taken, a function that is not elementwise, a derivative
             that is not the function's.
+        AttributeError: where one of them is changed.
     """
 
     def __init__(
@@ -58,6 +61,14 @@ class Activation(nn.Module):
                 raise ValueError(f"name must be one that pcsnn has not taken, not {name!r}")
         elif check and type(self) is Activation:
             _examine(name, function, derivative)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("name", "function", "derivative", "product") and name in self.__dict__:
+            raise AttributeError(
+                f"{name} of an activation is set once, for its derivative would not follow: make "
+                "another, pcsnn.activations.Activation(name, function, derivative)"
+            )
+        super().__setattr__(name, value)
 
     def forward(self, z: Tensor) -> Tensor:
         """``σ(z)``."""

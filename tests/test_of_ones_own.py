@@ -133,12 +133,25 @@ def test_an_activation_that_was_changed_is_known_no_more():
     for name in ACTIVATIONS:
         assert known_as(activation(name)) == name
     changed = activation("tanh")
-    changed.function = torch.sigmoid
+    vars(changed)["function"] = torch.sigmoid  # past what is set once
     assert known_as(changed) is None
     hooked = activation("tanh")
     hooked.register_forward_hook(lambda m, i, o: 2 * o)
     assert known_as(hooked) is None
     assert known_as(LIFRate()) is None
+
+
+@pytest.mark.parametrize("made", ["tanh", "softmax", nn.Softshrink(), LIFRate()])
+@pytest.mark.parametrize("field", ["name", "function", "derivative", "product"])
+def test_what_an_activation_is_is_set_once(made, field):
+    sigma = activation(made)
+    for one in (sigma, copy.deepcopy(sigma)):
+        before = getattr(one, field)
+        with pytest.raises(AttributeError, match=f"{field} of an activation is set once"):
+            setattr(one, field, torch.sigmoid)
+        assert getattr(one, field) == before
+    if isinstance(sigma, LIFRate):  # its numbers change function and derivative alike
+        sigma.scale = 2 * sigma.scale
 
 
 def test_layers_take_what_networks_take():
