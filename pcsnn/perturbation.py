@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcsnn import validate
 from pcsnn.admission import admit, admit_loss
 from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
-from pcsnn.networks import Network
+from pcsnn.networks import Layer, Network
+from pcsnn.nodes import ValueNode
+from pcsnn.plain import OF_ALL, changed, written
 from pcsnn.randomness import as_generator
 from pcsnn.rules import Report, Rule, accumulate, explain_non_finite
 
@@ -62,12 +64,11 @@ class WeightPerturbation(Rule):
         """Fill ``.grad`` with difference quotients; weights end as they began, to the bit.
 
         Raises:
-            TypeError, ValueError: for a batch that does not fit the network.
+            TypeError, ValueError: for a batch that does not fit the network, and a network with
+                hooks around its layers.
             DivergenceError: where activity, loss or a quotient is not finite.
         """
-        _admit(network)
-        loss = admit_loss(network, self.loss)
-        y = admit(network, x, y, loss)
+        loss, y = _admit(network, x, y, self.loss)
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
@@ -132,11 +133,9 @@ def trial_and_error(
         TypeError, ValueError: for a batch that does not fit the network, and a network in which
             nothing learns; at once, before the first trial.
     """
-    _admit(network)
+    loss, y = _admit(network, x, y, loss)
     if network.copies is not None:
         raise ValueError("network is a stack: a trial changes one network")
-    loss = admit_loss(network, loss)
-    y = admit(network, x, y, loss)
     step, generator = validate.positive("step", step), as_generator(seed)
     parameters = [p.detach() for p in network.parameters() if p.requires_grad]
     if not parameters:
@@ -173,8 +172,30 @@ def _trials(
         yield best.item()
 
 
-def _admit(network: Network) -> None:
+def _admit(network: Network, x: Tensor, y: Tensor, loss: str | Loss) -> tuple[Loss, Tensor]:
+    """Refuse what does not fit; the loss, and the targets."""
     validate.instance("network", network, Network, "a pcsnn.Network, whose weights it tries")
+    loss = admit_loss(network, loss)
+    y = admit(network, x, y, loss)
+    if reason := _passed_by(network):
+        raise ValueError(f"network is more than its layers, whose parts are run here: {reason}")
+    return loss, y
+
+
+def _passed_by(network: Network) -> str:
+    """What a forward pass that runs the parts of the layers does without; or nothing."""
+    if validate.hooks_of_all():
+        return OF_ALL
+    if not all(energy.passes for energy in network.energies):
+        return "a value node hands on something else than its value"
+    held: list[tuple[str, nn.Module, type[nn.Module]]] = [("it", network, Network)]
+    held += [(f"nodes[{k}]", node, ValueNode) for k, node in enumerate(network.nodes)]
+    held += [(f"layers[{l}]", layer, Layer) for l, layer in enumerate(network.layers)]
+    found = [f"{name} {reason}" for name, part, kind in held if (reason := changed(part, kind))]
+    for l, layer in enumerate(network.layers):
+        if layer.norm is not None and (reason := written(nn.BatchNorm1d, layer.norm)):
+            found.append(f"layers[{l}] {reason}")
+    return found[0] if found else ""
 
 
 @torch.no_grad()

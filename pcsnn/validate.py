@@ -12,6 +12,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 
 def number(name: str, value: float) -> float:
@@ -98,6 +99,26 @@ def hooks(module: nn.Module) -> bool:
         or own["_forward_pre_hooks"]
         or own["_backward_hooks"]
         or own["_backward_pre_hooks"]
+    )
+
+
+_OF_ALL = (
+    modules._global_forward_hooks,
+    modules._global_forward_pre_hooks,
+    modules._global_backward_hooks,
+    modules._global_backward_pre_hooks,
+)
+
+
+def hooks_of_all() -> bool:
+    """Whether hooks are registered that would run at every module that is called.
+
+    Those of PyTorch's own trackers, by which operations are counted, only watch.
+    """
+    return any(_OF_ALL) and any(
+        not (getattr(hook, "__module__", None) or "").startswith("torch.")
+        for table in _OF_ALL
+        for hook in table.values()
     )
 
 

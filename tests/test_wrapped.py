@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.flop_counter import FlopCounterMode
 
 import pcsnn
 from pcsnn.activations import Activation
@@ -19,7 +21,7 @@ from pcsnn.nodes import ValueNode
 from pcsnn.perturbation import trial_and_error
 from pcsnn.predictive.inference import perturbed
 from pcsnn.predictive.traces import predicted_by
-from pcsnn.spiking import ConversionError, LIFRate, SpikingPredictiveCoding, convert
+from pcsnn.spiking import ConversionError, LIFRate, SpikingPredictiveCoding, convert, simulate
 from tests.strategies import relative_error
 
 DOUBLE = torch.float64
@@ -214,6 +216,108 @@ def test_a_conversion_refuses_what_it_would_pass_by():
         with pytest.raises(ConversionError, match=says):
             convert(made.eval())
     assert len(convert(network.eval()).layers) == 2
+
+
+# --- hooks of all modules ---
+
+HOOKED = {
+    "linear": nn.Linear, "layer": Layer, "activation": Activation, "node": ValueNode,
+    "network": (Network, pcsnn.Chain),
+}  # fmt: skip
+
+
+@contextmanager
+def hooks_of_all(kind):
+    """Twice what a module of this kind gives, wherever one is called."""
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda m, i, o: 2 * o if isinstance(m, kind) else None
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("kind", HOOKED)
+@pytest.mark.parametrize("value_nodes", ["pre-activation", "activation"])
+def test_hooks_of_all_modules_are_honoured_or_refused(kind, value_nodes):
+    made = [mlp(4, 5, 3, value_nodes=value_nodes), chain()]
+    x, y = batch()
+    for network in made:
+        pcsnn.ZIL("cross_entropy")(network, x, y)  # what is remembered of it is asked again
+        with hooks_of_all(HOOKED[kind]):
+            learns_as_autograd_says(network, x, y, RULES["backprop"])
+            network.zero_grad()
+            for rule in (RULES["zil"], RULES["literal"], *OTHERS):
+                takes = value_nodes == "pre-activation" or rule is not OTHERS[-1]
+                if (isinstance(network, Network) and takes) or rule not in OTHERS[-2:]:
+                    with pytest.raises(ValueError, match="hooks of all modules are registered"):
+                        rule(network, x, y)
+            assert all(p.grad is None for p in network.parameters())
+            with pytest.raises(ValueError, match="hooks of all modules are registered"):
+                perturbed(network, x, 0.1, 0)
+        learns_as_autograd_says(network, x, y, RULES["zil"])
+    with hooks_of_all(HOOKED[kind]), pytest.raises(ValueError, match="hooks of all modules are"):
+        stack([made[0]])
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("kind", HOOKED)
+def test_hooks_of_all_modules_are_honoured_in_a_module_of_ones_own(rule, kind):
+    made = [NameSake(), pcsnn.with_nodes(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).double())]
+    with hooks_of_all(HOOKED[kind]):
+        for network in made:
+            learns_as_autograd_says(network, *batch(), rule)
+        if rule is not RULES["backprop"]:
+            with pytest.raises(ValueError, match="hooks of all modules are .* pass by the value"):
+                rule(Holding(mlp(4, 5, 3)), *batch())
+
+
+def test_pytorchs_own_counter_only_watches():
+    network, (x, y) = mlp(4, 5, 3), batch()
+    with FlopCounterMode(display=False) as counter:
+        report = pcsnn.ZIL("cross_entropy", engine="torch")(network, x, y)
+    assert counter.get_total_flops() > 0
+    assert torch.isclose(report.loss, F.cross_entropy(network(x), y))
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Layer, Activation, ValueNode, Network])
+def test_trying_weights_refuses_hooks_that_it_would_pass_by(kind):
+    network, (x, y) = mlp(4, 5, 3), batch()
+    for part in network.modules():
+        if isinstance(part, kind):
+            part.register_forward_hook(lambda m, i, o: 2 * o)
+            break
+    for call in (pcsnn.WeightPerturbation("cross_entropy"), trial_and_error):
+        if kind in (Layer, ValueNode, Network):
+            with pytest.raises(ValueError, match="is more than its layers, .* has hooks"):
+                call(network, x, y)
+        elif call is not trial_and_error:
+            assert torch.isclose(call(network, x, y).loss, F.cross_entropy(network(x), y))
+
+
+def test_spikes_go_through_a_hooked_linear_map_as_it_is_called():
+    x = batch()[0].sigmoid()
+    network = pcsnn.mlp([4, 5, 3], LIFRate(), dtype=DOUBLE).eval()
+    spiking, doubled = (convert(n) for n in (network, copy.deepcopy(network)))
+    with torch.no_grad():
+        for layer in doubled.layers:
+            layer.affine.weight *= 2
+            layer.affine.bias *= 2
+    expected = simulate(doubled, x, duration=0.05, coding="constant", record=["spikes"]).spikes
+    found = [simulate(spiking, x, duration=0.05, coding="constant", record=["spikes"]).spikes]
+    with hooks_of_all(nn.Linear):
+        found.append(
+            simulate(spiking, x, duration=0.05, coding="constant", record=["spikes"]).spikes
+        )
+    for layer in spiking.layers:
+        layer.affine.register_forward_hook(lambda m, i, o: 2 * o)
+    found.append(simulate(spiking, x, duration=0.05, coding="constant", record=["spikes"]).spikes)
+    same = [all(map(torch.equal, spikes, expected)) for spikes in found]
+    assert same == [False, True, True]
+    network.layers[0].activation.register_forward_hook(lambda m, i, o: 2 * o)
+    with pytest.raises(ConversionError, match="LIFRate has hooks, which would not run"):
+        convert(network)
 
 
 # --- names of one's own ---

@@ -12,7 +12,7 @@ from pcsnn.activations import IDENTITY, Activation, activation, known_as
 from pcsnn.energies import Categorical, Energy, as_energy
 from pcsnn.networks.layer import Layer, Parts
 from pcsnn.nodes import ValueNode, visitor
-from pcsnn.plain import changed, hooked, written
+from pcsnn.plain import OF_ALL, changed, hooked, written
 
 VALUE_NODES = ("pre-activation", "activation")
 
@@ -189,6 +189,8 @@ class Network(nn.Module):
         """
         if reason := changed(self, Network):
             return f"it {reason}"
+        if validate.hooks_of_all():
+            return OF_ALL
         modules = self._modules
         if reason := written(Activation, modules["input_activation"]):
             return f"input_activation {reason}"
@@ -217,6 +219,8 @@ class Network(nn.Module):
 
     def around_nodes(self) -> str:
         """What runs around a whole layer, and so around the value node within it; or nothing."""
+        if validate.hooks_of_all():
+            return OF_ALL
         if self.value_nodes == "pre-activation":
             for l, layer in enumerate(self.layers):
                 if reason := changed(layer, Layer):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from pcsnn import validate
 from pcsnn.activations import Activation
 from pcsnn.chains import Chain
 from pcsnn.networks import Network
-from pcsnn.plain import hooked, written
+from pcsnn.plain import OF_ALL, hooked, written
 from pcsnn.predictive.cut import CutLook
 from pcsnn.predictive.dense import DenseLook, not_written_out
 from pcsnn.predictive.looks import Look
@@ -22,6 +23,11 @@ def look_at(network: nn.Module, x: Inputs) -> Look:
         raise ValueError(
             f"network {hooked(network)}, and it is cut at its value nodes, within it: put them on "
             "its layers"
+        )
+    if isinstance(network, Network | Chain) and validate.hooks_of_all():
+        raise ValueError(
+            f"{OF_ALL}, and the network is cut at its value nodes, within it: remove them, or put "
+            "layers and nodes into an nn.Module of your own"
         )
     if isinstance(network, Network | Chain) and (reason := written(Activation, network.read_out())):
         raise ValueError(

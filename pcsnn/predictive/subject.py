@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from pcsnn import validate
 from pcsnn.admission import admit_for_autograd, below_read_out, parameter_of, run
 from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import Energy
 from pcsnn.networks import Network
 from pcsnn.nodes import ValueNode, nodes_of
+from pcsnn.plain import OF_ALL
 from pcsnn.predictive.replay import Draws, Replay
 
 
@@ -71,6 +73,8 @@ class Subject:
     def not_met(self, name: str) -> str:
         """What to say of a node that the forward pass does not meet."""
         for part in self.network.modules():
+            if isinstance(part, Network) and validate.hooks_of_all():
+                return f"{OF_ALL}, and pass by the value node {name} of a Network: remove them"
             if isinstance(part, Network) and (reason := part.around_nodes()):
                 return (
                     f"the value node {name} lies within a layer, and {reason}: put them on the "

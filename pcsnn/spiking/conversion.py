@@ -191,6 +191,10 @@ def _blocks(modules: list[nn.Module]) -> list[tuple[nn.Module, LIFRate | None]]:
     blocks: list[tuple[nn.Module, LIFRate | None]] = []
     block: list[nn.Module] = []
     for module in modules:
+        if isinstance(module, (LIFRate, *_NORMALISED_BY)) and validate.hooks(module):
+            raise ConversionError(
+                f"{kind_of(module)} has hooks, which would not run: leave them out"
+            )
         if isinstance(module, LIFRate):
             blocks.append((_affine(block), module))
             block = []

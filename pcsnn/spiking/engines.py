@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pcsnn.spiking.events import Events
 from pcsnn.spiking.lif import SCHEMES, State
-from pcsnn.spiking.network import SpikingLayer, SpikingNetwork
+from pcsnn.spiking.network import SpikingLayer, SpikingNetwork, is_matrix
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class _Population:
         )
         self.spike = spike  # what one spike is worth during its step
         self.weight = None
-        if type(layer.affine) is nn.Linear:
+        if is_matrix(layer.affine):
             self.weight = layer.affine.weight * spike
         self.silent = layer.affine(torch.zeros_like(below[:1]))  # the biases, as a sample
         self.bias = self.silent.expand(len(below), *self.silent.shape[1:])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.plain import hooked
 from pcsnn.spiking.lif import LIF
 from pcsnn.spiking.synapses import Synapse
 from pcsnn.validate import kind_of
@@ -15,6 +17,11 @@ from pcsnn.validate import kind_of
 
 class ConversionError(ValueError):
     """A network, or a part of one, that has no spiking counterpart; the text says why."""
+
+
+def is_matrix(affine: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a linear map is its weights and nothing else, so that they may be read."""
+    return type(affine) is nn.Linear and not hooked(affine) and not validate.hooks_of_all()
 
 
 class SpikingLayer(nn.Module):
@@ -74,7 +81,7 @@ class SpikingNetwork(nn.Module):
     @property
     def dense(self) -> bool:
         """Whether every linear map is a plain matrix."""
-        return all(type(layer.affine) is nn.Linear for layer in self.layers)
+        return all(is_matrix(layer.affine) for layer in self.layers)
 
     @torch.no_grad()
     def admit(self, x: Tensor) -> None:
