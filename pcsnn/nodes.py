@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pcsnn.energies import Energy, as_energy
 from pcsnn.plain import changed
@@ -88,20 +89,33 @@ def nodes_of(network: nn.Module) -> list[tuple[str, ValueNode]]:
     return [(name, m) for name, m in network.named_modules() if isinstance(m, ValueNode)]
 
 
+Kinds = type[nn.Module] | tuple[type[nn.Module], ...]
+
+#: Layers that give pre-activations: weighted sums of what lies below.
+WEIGHTED = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+
+
 def with_nodes(
     module: nn.Sequential,
-    after: type[nn.Module] | tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
+    after: Kinds = WEIGHTED,
     energy: str = "gaussian",
 ) -> nn.Sequential:
     """Put a value node after each layer of these kinds, but the last one.
 
-    Layers keep their names, and so their keys in a ``state_dict``; the node after the layer
-    ``name`` is ``name_node``. Only the module's own layers are looked at, not those within them.
+    Where a batch norm comes directly behind such a layer the node comes behind the norm, so that
+    it holds what an activation is given. Layers keep their names, and so their keys in a
+    ``state_dict``; the node after the layer ``name`` is ``name_node``. Only the module's own layers
+    are looked at, not those within them.
 
     Args:
         module: its layers are taken over, not copied.
-        after: what a value node follows; by default what has weights, so that values are
-            pre-activations, as in the thesis.
+        after: what a value node follows; by default linear maps and convolutions, so that values
+            are pre-activations, as in the thesis. What else has parameters gets no node, and
+            learns with the stage that it is in: an embedding, which sums up nothing below, other
+            norms, and activations such as ``nn.PReLU``.
         energy: of every node, by name.
 
     Raises:
@@ -124,21 +138,20 @@ def with_nodes(
         raise TypeError(f"energy must be a name, of which each node makes its own, not {energy!r}")
     *places, _ = _names(module, after)
     layers: dict[str, nn.Module] = {}
+    waiting = ""  # the node whose place comes next
     for name, layer in module._modules.items():  # by all of its names, where a layer has several
         assert layer is not None
+        if waiting and (not isinstance(layer, _BatchNorm) or isinstance(layer, after)):
+            layers[waiting], waiting = ValueNode(energy).train(module.training), ""
         layers[name] = layer
-        if name in places:
-            if (node := f"{name}_node") in module._modules:
-                raise ValueError(f"module holds a {node} already: give it another name")
-            layers[node] = ValueNode(energy).train(module.training)
+        if name in places and (waiting := f"{name}_node") in module._modules:
+            raise ValueError(f"module holds a {waiting} already: give it another name")
     found = nn.Sequential(OrderedDict(layers))
     found.training = module.training  # and the layers' own modes are left as they are
     return found
 
 
-def _names(
-    module: nn.Sequential, after: type[nn.Module] | tuple[type[nn.Module], ...]
-) -> list[str]:
+def _names(module: nn.Sequential, after: Kinds) -> list[str]:
     """Of its layers of these kinds, two or more."""
     kinds = after if isinstance(after, tuple) else (after,)
     for kind in kinds:

@@ -63,6 +63,67 @@ def test_layers_keep_their_names_and_modes():
     assert torch.equal(numbered(x), sequential()(x))
 
 
+CONVOLUTIONS = {
+    1: (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d),
+}
+
+
+@pytest.mark.parametrize("axes", CONVOLUTIONS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_all_that_gives_pre_activations_has_a_node_behind_its_batch_norm(axes, transposed):
+    torch.manual_seed(0)
+    convolution, norm = CONVOLUTIONS[axes][transposed], CONVOLUTIONS[axes][2]
+    images = torch.randn(4, 2, *[3] * axes)
+    plain = nn.Sequential(
+        convolution(2, 3, 1), norm(3), nn.ReLU(), convolution(3, 2, 1), nn.Tanh(), nn.Flatten(),
+        nn.Linear(2 * 3**axes, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3),
+    )  # fmt: skip
+    network = with_nodes(plain)
+    names = ["0", "1", "0_node", "2", "3", "3_node", "4", "5", "6", "7", "6_node", "8", "9"]
+    assert list(network._modules) == names
+    assert list(network.state_dict()) == list(plain.state_dict())
+    assert torch.equal(network.eval()(images), plain.eval()(images))
+    report = pcsnn.ZIL()(network.train(), images, y)
+    found = [p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    assert torch.equal(pcsnn.Backprop()(network, images, y).prediction, report.prediction)
+    for p, gradient in zip(network.parameters(), found, strict=True):
+        assert torch.allclose(p.grad, gradient, atol=1e-6)
+
+
+def test_a_node_holds_what_that_of_a_network_with_batch_norm_holds():
+    network = pcsnn.mlp([5, 6, 4, 3], "tanh", batch_norm=True, seed=1)
+    layers = [m for l in network.layers for m in (l.linear, l.norm, nn.Tanh()) if m is not None]
+
+    def seen(net):
+        first, *_, last = pcsnn.infer(net, x, y, steps=3, step_size=0.1)
+        return [*first.predictions, *last.values]
+
+    cut = with_nodes(nn.Sequential(*layers[:-1]))
+    for mine, theirs in zip(seen(cut), seen(network), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_batch_norm_that_is_asked_for_is_no_part_of_the_layer_before_it():
+    plain = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    for kinds, names in (
+        ((nn.Linear, nn.BatchNorm1d), ["0", "0_node", "1", "1_node", "2", "3"]),
+        (nn.Linear, ["0", "1", "0_node", "2", "3"]),
+        ((nn.BatchNorm1d, nn.Tanh), ["0", "1", "1_node", "2", "3"]),
+    ):
+        assert list(with_nodes(plain, kinds)._modules) == names
+
+
+def test_an_embedding_learns_with_the_stage_that_it_is_in():
+    table = nn.Embedding(9, 5)
+    network = with_nodes(nn.Sequential(table, nn.Linear(5, 4), nn.PReLU(), nn.Linear(4, 3)))
+    assert [name for name, _ in nodes_of(network)] == ["1_node"]
+    pcsnn.ZIL()(network, torch.tensor([0, 3, 8, 3]), y)
+    assert all(p.grad is not None for p in network.parameters())
+
+
 def test_a_layer_that_stands_in_two_places_stays_in_both():
     torch.manual_seed(0)
     layer, tanh = nn.Linear(5, 5), nn.Tanh()
@@ -104,7 +165,7 @@ def test_each_node_of_a_sequential_has_an_energy_of_its_own():
         (
             lambda: with_nodes(sequential()[:2]),
             ValueError,
-            "two layers of the kinds Linear, Conv2d$",
+            "two layers of the kinds Linear, Conv1d, .*, ConvTranspose3d$",
         ),
         (
             lambda: with_nodes(nn.Sequential(sequential(), nn.Linear(3, 3)), nn.Linear),
