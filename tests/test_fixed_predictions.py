@@ -56,6 +56,13 @@ def binom_term(n, j, p):
     )
 
 
+def test_the_energy_of_a_report_may_rise_above_the_loss_by_design():
+    """As its docstring says: fixed predictions go down no energy."""
+    network, x, y = deep(init_scale=5.0), real(7, 5, of=1), real(7, 3, of=2)
+    report = fixed(steps=20)(network, x, y)
+    assert float(report.energy) > float(report.loss)
+
+
 def test_the_share_is_scipys():
     assert sum(binom_term(9, j, 0.3) for j in range(3, 10)) == pytest.approx(
         binom.sf(2, 9, 0.3), rel=1e-12

@@ -283,6 +283,19 @@ def test_backprop_is_plain_autograd(name):
     assert report.prediction.shape == network(x).shape
 
 
+def test_a_report_keeps_the_price_of_a_prior_out_of_its_loss_and_in_its_energy():
+    network = autoencoder(bottleneck=DiagonalGaussian(3, step="mean"))
+    whole = own_loss("autoencoder", copy.deepcopy(network), PIXELS, PIXELS).item()
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL(), pcsnn.InferenceLearning(steps=8, step_size=0.01)):
+        report, _ = filled(rule, network, PIXELS, PIXELS)
+        mean, log_variance = network.encode(PIXELS)
+        prior = mean.square() + log_variance.exp() - 1 - log_variance
+        price = 0.5 * float(prior.sum()) / len(PIXELS)
+        assert price > 0.01
+        assert float(report.loss) == pytest.approx(whole - price, rel=1e-12)
+    assert float(report.loss) < float(report.energy) < whole  # from where it started, not loss
+
+
 GAUSSIAN = {
     "gaussian attention": lambda: language(attention="gaussian"),
     "no attention": lambda: language(attention=None),
