@@ -4,20 +4,25 @@ import io
 import json
 import os
 import random
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import pcsnn
 from pcsnn import data
+from pcsnn.activations import Activation
 from pcsnn.data import Dataset
 from pcsnn.ensembles import stack
-from pcsnn.likelihood import LOSSES
+from pcsnn.likelihood import LOSSES, Loss, as_loss, squared_error
 from pcsnn.rules import DivergenceError, Report
 from pcsnn.training import checkpoints, train
 from pcsnn.training.checkpoints import CheckpointError
-from pcsnn.training.evaluation import evaluate
+from pcsnn.training.evaluation import accuracy, evaluate, perplexity
 from tests.strategies import DEVICES
 
 
@@ -473,6 +478,148 @@ def test_a_checkpoint_of_another_rule(digits, tmp_path, one, other):
         fit((network, one, optimiser), digits, 1, **options)
         with pytest.raises(CheckpointError, match="another rule"):
             fit((network, other, optimiser), digits, 2, **options)
+
+
+class Weighted:
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, z, y):
+        return self.weight * F.mse_loss(z, y)
+
+
+class WeightedLoss(nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, z, y):
+        return self.weight * F.mse_loss(z, y)
+
+
+def weighted(weight):
+    return lambda z, y: weight * F.mse_loss(z, y)
+
+
+def of_ones_own(k):
+    """A loss of one name, with another number in it."""
+    return Loss("mine", lambda z, y: k * squared_error(z, y), lambda z, y: k * (z - y))
+
+
+PAIRS = {  # pairs of functions of one name
+    "label smoothing": [nn.CrossEntropyLoss(label_smoothing=s) for s in (0.1, 0.5)],
+    "delta": [nn.HuberLoss(delta=d) for d in (1.0, 2.0)],
+    "buffer": [nn.BCEWithLogitsLoss(pos_weight=w * torch.ones(10)) for w in (1.0, 2.0)],
+    "module": [WeightedLoss(0.1), WeightedLoss(0.5)],
+    "object": [Weighted(0.1), Weighted(0.5)],
+    "closure": [weighted(0.1), weighted(0.5)],
+    "closed-over tensor": [weighted(torch.tensor(0.1)), weighted(torch.tensor(0.5))],
+    "nested": [lambda z, y: weighted(0.1)(z, y), lambda z, y: weighted(0.5)(z, y)],
+    "name": [lambda z, y: F.mse_loss(z, y), lambda z, y: F.smooth_l1_loss(z, y)],
+    "default": [lambda z, y, k=0.1: k * F.mse_loss(z, y), lambda z, y, k=0.5: k * F.mse_loss(z, y)],
+    "keyword": [partial(F.huber_loss, delta=d) for d in (1.0, 2.0)],
+    "own gradient": [of_ones_own(0.1), of_ones_own(0.5)],
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_a_checkpoint_of_another_loss_of_the_same_name(digits, tmp_path, pair):
+    one, other = PAIRS[pair]
+    names = {as_loss(loss).name for loss in (one, other)}
+    assert len(names) == 1
+    assert "0." not in names.pop()  # what people read stays short
+    path = tmp_path / "run.pt"
+
+    def run(given, epochs, **options):
+        network, _, optimiser = parts()
+        fit((network, pcsnn.Backprop(given), optimiser), digits, epochs, checkpoint=path, **options)
+
+    run(one, 1)
+    run(copy.deepcopy(one), 2)
+    with pytest.raises(CheckpointError, match="another loss"):
+        run(other, 3)
+    with pytest.raises(CheckpointError, match="another rule"):
+        run(other, 3, loss=one)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (nn.LeakyReLU(0.1), nn.LeakyReLU(0.5)),
+        (lambda z: z.sin(), lambda z: z.cos()),
+        (partial(F.leaky_relu, negative_slope=0.1), partial(F.leaky_relu, negative_slope=0.5)),
+        tuple(Activation("mine", partial(torch.mul, k), partial(torch.full_like, fill_value=k))
+              for k in (torch.tensor(0.1), torch.tensor(0.5))),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_activation_of_the_same_name(digits, tmp_path, pair):
+    path = tmp_path / "run.pt"
+
+    def run(sigma, epochs):
+        network = pcsnn.mlp([64, 12, 10], sigma, seed=1)
+        assert "0." not in repr(network)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        fit((network, pcsnn.Backprop(), optimiser), digits, epochs, checkpoint=path)
+
+    run(pair[0], 1)
+    run(copy.deepcopy(pair[0]), 2)
+    with pytest.raises(CheckpointError, match="another network"):
+        run(pair[1], 3)
+
+
+def test_a_checkpoint_of_other_functions_elsewhere(digits, tmp_path):
+    """A measure, a rule that is a function, and a function that a module holds."""
+
+    class Bent(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.linear, self.function = nn.Linear(64, 10), function
+
+        def forward(self, x):
+            return self.function(self.linear(x))
+
+    def teach(loss):
+        return lambda network, x, y: pcsnn.Backprop(loss)(network, x, y)
+
+    def run(epochs, function=torch.tanh, loss="cross_entropy", k=1.0):
+        torch.manual_seed(0)
+        network = Bent(function)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        metrics = {"own": lambda z, y: k * z[:, 0], "accuracy": accuracy}
+        things = network, teach(loss), optimiser
+        fit(things, digits, epochs, metrics=metrics, checkpoint=tmp_path / "run.pt")
+
+    run(1)
+    run(2)
+    for word, other in (
+        ("network", {"function": torch.sin}),
+        ("rule", {"loss": "squared_error"}),
+        ("metrics", {"k": 2.0}),
+    ):
+        with pytest.raises(CheckpointError, match=f"another {word}"):
+            run(3, **other)
+
+
+def test_what_has_a_name_of_its_own_is_told_by_it_alone(digits):
+    """So that a fingerprint is the same in every version and every process."""
+    network, rule, _ = parts()
+    assert checkpoints.describe_loss(LOSSES["cross_entropy"]) == "cross_entropy"
+    assert checkpoints.describe_metrics({"b": perplexity, "a": accuracy}) == "a, b"
+    assert checkpoints.describe_network(network) == f"{network!r}\ntorch.float32"
+    assert "'loss': 'cross_entropy'" in checkpoints.describe_rule(rule)
+    program = (
+        "import torch; from functools import partial; from torch import nn\n"
+        "from torch.nn import functional as F; from pcsnn.training.described import detail\n"
+        "f = lambda z, y, k=(1, 'a'): [k for k in (F.mse_loss(z, y), {1, 2})]\n"
+        "print(detail(f), detail(partial(F.huber_loss, delta=2)), detail(torch.sin),"
+        " detail(nn.CrossEntropyLoss(label_smoothing=0.1)))"
+    )
+    found = {
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
+    assert len(found.pop().split()) == 4
 
 
 def by_layers(*rates, **options):

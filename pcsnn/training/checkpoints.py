@@ -10,8 +10,10 @@ import copy
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -19,7 +21,9 @@ from torch import Tensor, nn
 
 from pcsnn.data import Dataset
 from pcsnn.data.files import write_atomically
-from pcsnn.likelihood import Loss
+from pcsnn.likelihood import LOSSES, Loss
+from pcsnn.training.described import bytes_of, detail, functions_of
+from pcsnn.training.evaluation import OfMean
 
 # The file's first line is this and the SHA-256 of all that follows it.
 _MARK = b"pcsnn checkpoint 3 "
@@ -149,18 +153,33 @@ def describe_data(data: Dataset | None) -> str:
     digest = hashlib.sha256()
     for part in (data.inputs, data.labels):
         digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
-        digest.update(_bytes(part))
+        digest.update(bytes_of(part))
     return f"{data.name} {data.split} {len(data)} {digest.hexdigest()[:16]}"
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    """The numbers as they lie in memory, of any precision."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def describe_network(network: nn.Module) -> str:
-    """The network's structure and precision."""
-    return f"{network!r}\n{next(network.parameters()).dtype}"
+    """The network's structure and precision, and functions of which only a name is written."""
+    functions = functions_of(network)
+    more = f"\n{functions}" if functions else ""
+    return f"{network!r}\n{next(network.parameters()).dtype}{more}"
+
+
+def describe_loss(loss: Loss | None) -> str:
+    """A loss by its name, and one that is not the package's own by what it is as well."""
+    if loss is None:
+        return "none"
+    return loss.name if LOSSES.get(loss.name) is loss else f"{loss.name} {detail(loss)}"
+
+
+def describe_metrics(metrics: Mapping[str, Callable[..., object]]) -> str:
+    """Measures by their names, those of one's own by what they are as well."""
+    own = {name: "" if _ours(metric) else f" {detail(metric)}" for name, metric in metrics.items()}
+    return ", ".join(f"{name}{own[name]}" for name in sorted(own))
+
+
+def _ours(metric: Callable[..., object]) -> bool:
+    functions = (metric.metric, metric.function) if isinstance(metric, OfMean) else (metric,)
+    return all(str(getattr(f, "__module__", "")).startswith("pcsnn.") for f in functions)
 
 
 def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
@@ -174,6 +193,8 @@ def describe_optimiser(optimiser: torch.optim.Optimizer) -> str:
 
 def describe_rule(rule: object) -> str:
     """The rule's class and its settings, but for those that have a state of their own."""
+    if isinstance(rule, FunctionType | partial):
+        return f"a function {detail(rule)}"
     settings = {}
     if dataclasses.is_dataclass(rule):
         settings = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
@@ -181,12 +202,17 @@ def describe_rule(rule: object) -> str:
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    """Numbers and words as they are, tensors as lists, losses by their names, parts as written."""
+    """Numbers and words as they are, tensors as lists, parts as written, functions to the letter.
+
+    Feedback is not told: it has matrices of its own, which are part of the state.
+    """
     kinds = bool | int | float | str | tuple | None
     found: dict[str, object] = {}
     for name, value in sorted(settings.items()):
-        value = value.name if isinstance(value, Loss) else value
+        value = describe_loss(value) if isinstance(value, Loss) else value
         value = repr(value) if dataclasses.is_dataclass(value) else value
+        if callable(value) and not hasattr(value, "matrices"):
+            value = detail(value)
         value = value.tolist() if torch.is_tensor(value) else value
         value = describe_optimiser(value) if isinstance(value, torch.optim.Optimizer) else value
         if isinstance(value, kinds | list):
