@@ -125,11 +125,13 @@ def explain_non_finite(
         if not bool(torch.isfinite(parameter).all()):
             raise DivergenceError(f"the network's {name} holds NaN or infinite values")
     for name, u in suspects:
-        if bool(torch.isneginf(u).any()):
+        masked = torch.isneginf(u)
+        if bool(masked.any()) and bool(torch.isfinite(u[~masked]).all()):
             raise DivergenceError(
-                f"what is predicted for {name} holds -inf, which its energy cannot price: where a "
-                "mask has put it there, use a categorical node, or put the mask behind the node; "
-                "elsewhere it is too large for its dtype, or the log of zero"
+                f"the activity is not finite: what is predicted for {name} holds -inf, which its "
+                "energy cannot price. If a mask has put it there, use a categorical node, or put "
+                "the mask behind the node; otherwise it is too large for its dtype, or the log of "
+                "zero"
             )
     raise DivergenceError(
         "the activity or the loss is not finite, or its gradient: too large for its dtype, or the "
