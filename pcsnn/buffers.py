@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 Table = dict[str, Tensor | None]  # the buffers of one module, by name
+_NONE: Table = {}
 
 
 class Buffers:
     """All buffers of a network as they are now."""
 
     def __init__(self, tables: Sequence[Table]) -> None:
-        self._tables = [(table, dict(table.items())) for table in tables]
-        found = [b for _, held in self._tables for b in held.values() if b is not None]
+        # Most modules have none, and an episode of a small network has no time for them.
+        self._tables = [(table, dict(table.items()) if table else _NONE) for table in tables]
+        found = [b for _, held in self._tables if held for b in held.values() if b is not None]
         self._kept = [(b, b.clone()) for b in dict.fromkeys(found) if not is_lazy(b)]
 
     @classmethod
@@ -57,7 +59,9 @@ class Buffers:
         copies = {b: kept.clone() for b, kept in self._kept}
         for table, held in self._tables:
             if table or held:
-                _fill(table, {name: b if b is None else copies[b] for name, b in held.items()})
+                _fill(
+                    table, {name: b if b is None else copies.get(b, b) for name, b in held.items()}
+                )
 
 
 def _fill(table: Table, held: Mapping[str, Tensor | None]) -> None:
