@@ -33,7 +33,11 @@ class SizeConfiguration(Configuration):
     # Of the LeNet, whose rates are those that back-propagation is given there.
     sizes_lenet: tuple[PositiveFloat, ...] = (0.1, 0.03, 0.01, 0.003)
     steps_lenet: tuple[PositiveInt, ...] = (8,)
-    of_chain: depth.DepthConfiguration = depth.DepthConfiguration()
+    # Adam's rates begin a decade lower than there, where back-propagation's search ends: with one
+    # seed to choose by, the best of three that are all too large can be a peak of noise.
+    of_chain: depth.DepthConfiguration = depth.DepthConfiguration(
+        rates={"sgd": (0.1, 0.3, 1.0), "adam": (0.0001, 0.0003, 0.001, 0.003)}
+    )
     of_lenet: convolution.ConvolutionConfiguration = convolution.ConvolutionConfiguration()
 
 
