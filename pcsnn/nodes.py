@@ -91,7 +91,7 @@ def nodes_of(network: nn.Module) -> list[tuple[str, ValueNode]]:
 
 Kinds = type[nn.Module] | tuple[type[nn.Module], ...]
 
-#: Layers that give pre-activations: weighted sums of what lies below.
+#: Layers that give pre-activations, weighted sums of what lies below.
 WEIGHTED = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
