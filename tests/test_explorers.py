@@ -50,6 +50,7 @@ EXPLORERS = pytest.mark.parametrize(
     "make",
     [
         explorers.lif,
+        explorers.filtering,
         explorers.inference,
         a_plane,
         lambda: a_settling(),

@@ -12,6 +12,7 @@ from pcsnn.explorers.attention import attention
 from pcsnn.explorers.conditions import conditions
 from pcsnn.explorers.counting import counting
 from pcsnn.explorers.deciding import deciding
+from pcsnn.explorers.filtering import filtering
 from pcsnn.explorers.inference import inference
 from pcsnn.explorers.latent import latent
 from pcsnn.explorers.lif import lif
@@ -21,6 +22,6 @@ from pcsnn.explorers.settling import settling
 
 __all__ = [
     "Choice", "Explorer", "Panel", "Slider", "Steps", "Table",
-    "attention", "conditions", "counting", "deciding", "inference", "latent", "lif",
-    "presentation", "settling",
+    "attention", "conditions", "counting", "deciding", "filtering", "inference", "latent",
+    "lif", "presentation", "settling",
 ]  # fmt: skip
