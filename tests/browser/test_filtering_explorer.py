@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -12,37 +10,12 @@ from pcsnn.explorers.filtering import candidates, thinned
 from pcsnn.spiking import Alpha
 
 from ..conftest import SITE
+from .lines import drawn, move
 
 pytestmark = pytest.mark.browser
 
 PAGE = SITE / "03-4-2-rate-estimation.html"
 HERE = "[data-explorer=filtering]"
-
-
-def move(page, **values):
-    """Put sliders where a reader would have dragged them."""
-    for name, value in values.items():
-        page.locator(f"{HERE} input[name={name}]").evaluate(
-            """(input, value) => {
-                input.value = value;
-                input.dispatchEvent(new Event("input", { bubbles: true }));
-            }""",
-            value,
-        )
-
-
-def drawn(page, panel, part):
-    """The points of a line or dot, in the units of its axes."""
-    box = page.locator(f"{HERE} [data-box]").nth(panel)
-    left, right, bottom, top, x0, x1, y0, y1 = map(float, box.get_attribute("data-box").split())
-    shape = box.locator(f"[id$='-{part}'] :is(path[clip-path], use)").first
-    if shape.get_attribute("d") is None:
-        numbers = [float(shape.get_attribute(name)) for name in "xy"]
-    else:
-        numbers = [float(n) for n in re.findall(r"-?[\d.]+", shape.get_attribute("d"))]
-    x, y = np.array(numbers).reshape(-1, 2).T
-    x = x0 + (x1 - x0) * (x - left) / (right - left)
-    return x, y0 + (y1 - y0) * (y - bottom) / (top - bottom)
 
 
 def law(tau, many, f):
@@ -54,18 +27,20 @@ def law(tau, many, f):
 @pytest.mark.parametrize(("many", "tau", "swings"), [(3, 5, 2), (1, 1, 0), (30, 12, 10)])
 def test_it_shows_what_the_package_computes(visit, many, tau, swings):
     page = visit(PAGE.as_uri())
-    move(page, many=many, tau=tau, swings=swings)
+    move(page, "filtering", many=many, tau=tau, swings=swings)
     spikes = torch.as_tensor(thinned(*candidates(), many, swings))
     at = torch.arange(1, 501, dtype=torch.float64) / 1000
     expected = Alpha(tau / 1000).kernel(at[:, None] - spikes).sum(1) / many
-    x, y = drawn(page, 0, "estimate")
+    x, y = drawn(page, "filtering", 0, "estimate")
     assert x == pytest.approx(1000 * at.numpy(), abs=0.1)
     assert y == pytest.approx(expected.numpy(), abs=0.1)
     rate = 100 * (1 + np.sin(2 * np.pi * swings * at.numpy()))
-    assert drawn(page, 0, "rate")[1] == pytest.approx(rate, abs=0.1)
+    assert drawn(page, "filtering", 0, "rate")[1] == pytest.approx(rate, abs=0.1)
     off = float((expected - torch.as_tensor(rate)).square().mean().sqrt())
-    assert np.ravel(drawn(page, 1, "dot")) == pytest.approx(np.log10([tau, off]), abs=0.01)
-    x, y = drawn(page, 1, "whole")
+    assert np.ravel(drawn(page, "filtering", 1, "dot")) == pytest.approx(
+        np.log10([tau, off]), abs=0.01
+    )
+    x, y = drawn(page, "filtering", 1, "whole")
     assert y == pytest.approx(np.log10(law(10**x / 1000, many, swings).clip(1)), abs=0.01)
     words = page.locator(f"{HERE} [role=status]").inner_text()
     assert f"off by {off:.1f} Hz here" in words
@@ -103,7 +78,7 @@ def test_it_is_moved_by_keys_and_reset(visit):
 
 def test_it_fits_a_phone_and_is_whole_without_a_script(visit):
     page = visit(PAGE.as_uri(), width=375)
-    move(page, many=30, tau=30)
+    move(page, "filtering", many=30, tau=30)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     for slider in page.locator(f"{HERE} input").all():
         assert slider.bounding_box()["width"] > 200
@@ -112,7 +87,7 @@ def test_it_fits_a_phone_and_is_whole_without_a_script(visit):
     words = f"{HERE} [role=status]"
     assert still.locator(words).inner_text() == live.locator(words).inner_text()
     for panel, part in ((0, "estimate"), (1, "dot"), (1, "delay")):
-        ours, theirs = (drawn(p, panel, part) for p in (still, live))
+        ours, theirs = (drawn(p, "filtering", panel, part) for p in (still, live))
         # Without a script a line has fewer points: matplotlib leaves out those on its way.
         on_it = np.interp(ours[0], *theirs) if len(theirs[0]) > 1 else theirs[1]
         assert np.allclose(ours[1], on_it, atol=2.0 if panel == 0 else 0.02)

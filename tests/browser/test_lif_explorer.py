@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -12,36 +10,11 @@ from pcsnn.spiking.lif import LIF, integrate, spike_times
 from pcsnn.spiking.rates import rate, smoothed_rate
 
 from ..conftest import SITE
+from .lines import drawn, move
 
 pytestmark = pytest.mark.browser
 
 LIF_PAGE = SITE / "03-3-2-lif.html"
-
-
-def move(page, **values):
-    """Put sliders where a reader would have dragged them."""
-    for name, value in values.items():
-        page.locator(f"[data-explorer=lif] input[name={name}]").evaluate(
-            """(input, value) => {
-                input.value = value;
-                input.dispatchEvent(new Event("input", { bubbles: true }));
-            }""",
-            value,
-        )
-
-
-def drawn(page, panel, part):
-    """The points of a line or dot of an explorer, in the units of its axes."""
-    box = page.locator("[data-explorer=lif] [data-box]").nth(panel)
-    left, right, bottom, top, x0, x1, y0, y1 = map(float, box.get_attribute("data-box").split())
-    shape = box.locator(f"[id$='-{part}'] :is(path[clip-path], use)").first
-    if shape.get_attribute("d") is None:
-        numbers = [float(shape.get_attribute(name)) for name in "xy"]
-    else:
-        numbers = [float(n) for n in re.findall(r"-?[\d.]+", shape.get_attribute("d"))]
-    x, y = np.array(numbers).reshape(-1, 2).T
-    x = x0 + (x1 - x0) * (x - left) / (right - left)
-    return x, y0 + (y1 - y0) * (y - bottom) / (top - bottom)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +23,7 @@ def drawn(page, panel, part):
 )
 def test_lif_explorer_shows_what_the_package_computes(visit, j, tau, ref, gamma):
     page = visit(LIF_PAGE.as_uri())
-    move(page, j=j, tau=tau, ref=ref, gamma=gamma)
+    move(page, "lif", j=j, tau=tau, ref=ref, gamma=gamma)
     neuron, dt = LIF(tau_rc=tau / 1e3, t_ref=ref / 1e3), 1e-4
     current = torch.tensor(j, dtype=torch.float64)
     run = integrate(neuron, current.expand(2000), dt)
@@ -62,17 +35,17 @@ def test_lif_explorer_shows_what_the_package_computes(visit, j, tau, ref, gamma)
     assert f"Rate {hard:.1f} Hz, smoothed {smooth:.1f} Hz." in words
     if len(times):
         assert f"{len(times)} in 200 ms" in words
-        x, _ = drawn(page, 0, "spikes")
+        x, _ = drawn(page, "lif", 0, "spikes")
         assert x[::2] == pytest.approx(times, abs=0.02)
     else:
         assert "no spike" in words
-    x, v = drawn(page, 0, "voltage")
+    x, v = drawn(page, "lif", 0, "voltage")
     ends = 1e3 * dt * np.arange(1, 2001)
     away = np.all(np.abs(ends[:, None] - [[*times, -1]]) > 0.1, axis=1)
     assert np.interp(ends, x, v)[away] == pytest.approx(run.voltages.numpy()[away], abs=0.02)
     for part, value in (("dot", hard), ("smoothdot", smooth)):
-        assert np.ravel(drawn(page, 1, part)) == pytest.approx([j, value], abs=0.05)
-    x, y = drawn(page, 1, "smoothed")
+        assert np.ravel(drawn(page, "lif", 1, part)) == pytest.approx([j, value], abs=0.05)
+    x, y = drawn(page, "lif", 1, "smoothed")
     away = abs(x - 1) > 0.05  # where the sharp rate is steep, a hundredth of a point is too much
     expected = smoothed_rate(torch.as_tensor(x), gamma, neuron).numpy()
     assert y[away] == pytest.approx(expected[away], abs=0.2)
@@ -102,7 +75,7 @@ def test_lif_explorer_is_moved_by_keys_and_reset(visit):
 
 def test_lif_explorer_fits_a_phone(visit):
     page = visit(LIF_PAGE.as_uri(), width=375)
-    move(page, j=5, tau=10, ref=2)
+    move(page, "lif", j=5, tau=10, ref=2)
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
     for slider in page.locator("[data-explorer=lif] input").all():
         assert slider.bounding_box()["width"] > 200
@@ -119,6 +92,6 @@ def test_lif_explorer_is_a_complete_figure_without_a_script(visit):
     words = "[data-explorer=lif] [role=status]"
     assert page.locator(words).inner_text() == live.locator(words).inner_text()
     for panel, part in ((0, "spikes"), (1, "dot"), (1, "smoothdot")):
-        still, moved = (drawn(p, panel, part) for p in (page, live))
+        still, moved = (drawn(p, "lif", panel, part) for p in (page, live))
         assert np.allclose(still[0], moved[0], atol=0.05)
         assert np.allclose(still[1], moved[1], atol=0.2)
