@@ -27,6 +27,7 @@ from pcsnn.spiking import (
     circuit_kernels,
 )
 from pcsnn.spiking.derivatives import DERIVATIVES
+from pcsnn.spiking.learning import TEACHERS
 from tests.strategies import relative_error
 
 pytestmark = pytest.mark.skipif(not circuit_kernels.AVAILABLE, reason="numba is not installed")
@@ -109,6 +110,19 @@ def test_both_engines_do_the_same(messages, coding, loss):
         assert bool(left) is not reset
 
 
+@pytest.mark.parametrize("teacher", TEACHERS[1:])
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+@pytest.mark.parametrize("sizes", [(6, 8, 3), (6, 8, 7, 3)])
+def test_both_engines_hear_the_teacher_alike(teacher, coding, sizes):
+    network = made(sizes)
+    batches = [batch(network, seed=seed) for seed in range(3)]
+    for reset, window, coupling in itertools.product((True, False), (0.03, 0.06), (0.0, 0.5)):
+        compare(
+            network, batches, teacher=teacher, input=coding, reset=reset, window=window,
+            coupling=coupling,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.02, 0.5])
 @pytest.mark.parametrize("neuron", [LIF(), LIF(0.01, 0.002, 0.7, -0.3, 0.1)])
 def test_the_slope_is_that_of_the_rate(gamma, neuron):
@@ -152,6 +166,7 @@ def test_both_engines_do_the_same_with_any_network(data, sizes, dtype, messages)
         "output_synapse": LowPass(0.01),
         "learn": data.draw(st.sampled_from([None, False, True])),
         "free": 0.05,
+        "teacher": data.draw(st.sampled_from(TEACHERS)),
     }
     torch_, kernel = (shown(e, network, batches, **options) for e in ("torch", "kernel"))
     for ours, theirs in zip(kernel, torch_, strict=True):
@@ -180,8 +195,10 @@ def test_any_number_of_threads_gives_the_same(threads, size):
 
 @pytest.mark.parametrize("engines", [("kernel", "torch"), ("torch", "kernel")])
 @pytest.mark.parametrize("messages", MESSAGES)
-def test_one_engine_goes_on_where_the_other_stopped(engines, messages):
-    network, options = made((6, 8, 7, 3)), {"messages": MESSAGES[messages], "reset": False}
+@pytest.mark.parametrize("teacher", ["after", "in-step"])
+def test_one_engine_goes_on_where_the_other_stopped(engines, messages, teacher):
+    network = made((6, 8, 7, 3))
+    options = {"messages": MESSAGES[messages], "reset": False, "teacher": teacher}
     batches = [batch(network), batch(network, seed=1)]
     whole, _ = shown("torch", network, batches, **options, input="poisson", learn=None)
     first, second = (

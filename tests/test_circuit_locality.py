@@ -25,12 +25,18 @@ RUNGS = [
     {"messages": "pairs", "coupling": 0.5},
     {"messages": "sigma-delta", "input": "regular"},
     {"messages": "pairs", "input": "poisson", "window": 0.06, "reset": False},
+    {"messages": "pairs", "window": 0.06, "teacher": "throughout"},
+    {"messages": "pairs", "window": 0.06, "teacher": "in-step"},
+    {"messages": "pairs", "input": "poisson", "window": 0.03, "teacher": "in-step"},
 ]
 # Of the rungs above: what each still has, but for transport, timing and the target.
 HAS = [
     {"derivative", "linear feedback", "spiking"},
     {"derivative", "linear feedback", "spiking"},
     {"linear feedback", "spiking"},
+    set(),
+    set(),
+    set(),
     set(),
     set(),
     set(),

@@ -14,6 +14,7 @@ from pcsnn.experiments import (
     load_record,
     spiking_beside,
     spiking_ladder,
+    spiking_phases,
     spiking_rates,
     spiking_two_layers,
 )
@@ -22,7 +23,15 @@ from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
-from pcsnn.experiments.spiking_rungs import BESIDE, GIVEN_BACK, NAMED, RUNGS, events_of, kind_of
+from pcsnn.experiments.spiking_rungs import (
+    BESIDE,
+    GIVEN_BACK,
+    NAMED,
+    PHASES,
+    RUNGS,
+    events_of,
+    kind_of,
+)
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
 
@@ -91,6 +100,54 @@ THING = {
 def test_finer_pairs_tell_smaller_errors():
     coarse, fine = (climb_of(n).own.messages for n in ("two-layers", "two-layers-finer"))
     assert fine.dead_zone() == pytest.approx(coarse.dead_zone() / 3)
+
+
+CHANGED = {
+    "throughout-gated": "gate",
+    "throughout-rest": "rest",
+    "throughout-longer": "longer",
+    "in-step": "teacher",
+}
+
+
+def test_without_phases_one_thing_is_changed_at_a_time():
+    assert PHASES["always-plastic"] == RUNGS["always-plastic"]
+    bare = dataclasses.asdict(PHASES["throughout"])
+    strict = dataclasses.asdict(RUNGS["always-plastic"])
+    assert [key for key in bare if bare[key] != strict[key]] == ["teacher"]
+    for name, thing in CHANGED.items():
+        its = dataclasses.asdict(PHASES[name])
+        assert [key for key in its if its[key] != bare[key]] == [thing]
+
+
+def test_without_phases_the_rule_is_what_its_rung_says():
+    rules = {name: climb_of(name).own for name in PHASES}
+    whole = SMOKE.free + SMOKE.taught
+    for name, rule in rules.items():
+        length = whole * (4 if name == "throughout-longer" else 1)
+        assert rule.free == SMOKE.free
+        assert rule.free + rule.taught == pytest.approx(length)
+        plastic = SMOKE.taught if name == "throughout-gated" else length
+        assert rule.window == pytest.approx(plastic)
+        assert rule.reset == (name == "throughout-rest")
+        speaks = {"always-plastic": "after", "in-step": "in-step"}.get(name, "throughout")
+        assert rule.teacher == speaks
+
+
+@pytest.mark.parametrize("name", ["throughout-longer", "in-step"])
+def test_without_phases_it_goes_on_from_a_checkpoint(tmp_path, name):
+    whole = trained(climb_of(name), 2, tmp_path / "whole")
+    trained(climb_of(name), 1, tmp_path / "half")
+    resumed = trained(climb_of(name), 2, tmp_path / "half")
+    assert all(map(torch.equal, whole.network.parameters(), resumed.network.parameters()))
+
+
+def test_where_a_rate_is_known_each_seed_is_a_run():
+    laptop, paper = (spiking_phases.EXPERIMENT.configurations[s] for s in ("laptop", "paper"))
+    assert [s.name for s in spiking_phases.settings(laptop)] == [*PHASES, "backprop", "control"]
+    assert [s.seed for s in spiking_phases.settings(laptop)] == [None] * 8
+    assert [s.name for s in spiking_phases.settings(paper)] == [f"in-step-{k}" for k in range(5)]
+    assert [s.seed for s in spiking_phases.settings(paper)] == [0, 1, 2, 3, 4]
 
 
 def test_two_layers_have_no_rate_that_was_chosen_for_another_network(tmp_path):

@@ -19,6 +19,7 @@ from pcsnn import data
 from pcsnn.predictive.alignment import FeedbackAlignment
 from pcsnn.spiking import (
     LIF,
+    Alpha,
     Boxcar,
     Graded,
     LIFRate,
@@ -33,6 +34,7 @@ from pcsnn.spiking import (
 from pcsnn.spiking.derivatives import DERIVATIVES
 from pcsnn.spiking.doors import admit_batch
 from pcsnn.spiking.errors import MESSAGES
+from pcsnn.spiking.learning import TEACHERS
 from pcsnn.training.checkpoints import describe_rule
 from tests.strategies import DEVICES, relative_error
 
@@ -416,6 +418,71 @@ def test_without_a_reset_two_presentations_are_one_of_both(messages, values):
     assert any(e is not None and bool(e.any()) for e in second[0].errors[:-1])  # a dendrite lingers
 
 
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+@pytest.mark.parametrize("synapse", [LowPass(0.005), Alpha(0.003)])
+def test_a_teacher_in_step_passes_as_many_synapses_as_the_input_has(coding, synapse):
+    made, (x, y), (_, other) = spiking(), batch(), batch(seed=1)
+    rule = SpikingPredictiveCoding(input=coding, teacher="in-step", synapse=synapse, reset=False)
+    heard = [now.heard for now in rule.watch(made, x, y)]
+    rule(made, x, y)
+    heard += [now.heard for now in rule.watch(made, x, other)]
+    said = torch.stack([y] * 60 + [other] * 60)
+    for each in [synapse] * (2 - (coding == "constant")) + [rule.output_synapse]:
+        said = each.filter(said, rule.dt)
+    assert relative_error(torch.stack(heard), said) < 1e-13
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_in_step_a_linear_network_that_knows_its_samples_is_right_at_every_moment(reset):
+    made = network((6, 4, 3), "identity", bias=0.0)
+    (x, _), (x2, _) = batch((6, 3)), batch((6, 3), seed=1)
+    largest = {}
+    for teacher in TEACHERS:
+        rule = SpikingPredictiveCoding(
+            "squared_error", **LIMIT | {"free": 0.06, "taught": 0.02, "window": 0.08},
+            teacher=teacher, reset=reset,
+        )  # fmt: skip
+        with torch.no_grad():
+            y, y2 = made(x), made(x2)
+        rule(made, x, y)
+        seen = rule.watch(made, x2, y2)
+        largest[teacher] = max(
+            float(e.abs().max()) for now in seen for e in now.errors if e is not None
+        )
+    assert largest["in-step"] < 1e-14
+    assert largest["after"] < 1e-4  # what the filters have not let through yet
+    assert largest["throughout"] > 0.1
+
+
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_a_teacher_that_always_speaks_is_learnt_from_as_long_as_weights_are(teacher, coding):
+    made, (x, y) = spiking(), batch()
+    for window, count in ((0.06, 60), (0.03, 30), (0.01, 10)):
+        rule = SpikingPredictiveCoding(input=coding, window=window, teacher=teacher)
+        count = min(count, 20) if teacher == "after" else count
+        seen = list(rule.watch(made, x, y))[-count:]
+        found = gradients(rule, made, x, y)
+        for k in range(3):
+            W = sum(now.errors[k].T @ now.traces[k] for now in seen if now.errors[k] is not None)
+            agree(found[2 * k : 2 * k + 1], [W / (-5 * count)], 1e-12)
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("engine", ["torch", "kernel"])
+def test_a_prediction_is_made_without_a_teacher(engine, teacher):
+    made, (x, y) = spiking(), batch()
+    plain, rule = (
+        SpikingPredictiveCoding(coupling=1.0, reset=False, engine=engine, teacher=one)
+        for one in ("after", teacher)
+    )
+    told = rule(made, x, y).prediction
+    said = rule.predict(made, x)
+    assert torch.equal(said, plain.predict(made, x))
+    # a teacher that speaks meanwhile moves what it reads
+    assert (relative_error(told, said) > 1e-6) == (teacher != "after")
+
+
 def test_a_reset_forgets_and_so_does_another_batch_size():
     made, (x, y) = spiking(), batch()
     fresh = gradients(SpikingPredictiveCoding(), made, x, y)
@@ -614,6 +681,7 @@ def test_watching_is_refused_at_the_call_and_goes_on_without_a_graph():
         ({"free": 0.0205}, r"free must be a whole number of steps of 0\.001 s, not 0\.0205 s"),
         ({"taught": 0.0}, r"taught must be positive and finite, not 0\.0"),
         ({"feedback": torch.ones(3)}, r"feedback must be a pcsnn\.Feedback, not Tensor"),
+        ({"teacher": "late"}, "teacher must be one of after, throughout, in-step, not 'late'"),
         ({"seed": -1}, "seed must be from 0"),
         ({"reset": 1}, "reset must be"),
         ({"loss": "nonsense"}, "loss"),

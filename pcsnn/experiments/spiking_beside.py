@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pydantic import Field, JsonValue, PositiveFloat
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from pcsnn import data
 from pcsnn.experiments.classifiers import split
@@ -34,6 +34,14 @@ class BesideConfiguration(Recipe):
     online: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)
     batches: tuple[PositiveFloat, ...] = (0.01, 0.03, 0.1)
     most_rates: int = 7
+
+
+class PartConfiguration(BesideConfiguration):
+    """A part of the ladder's samples and epochs, and no rate that is known before."""
+
+    rates: dict[str, PositiveFloat] = Field(default={})
+    samples: PositiveInt = 20_000
+    epochs: PositiveInt = 4
 
 
 def settings(configuration: BesideConfiguration) -> list[Setting]:

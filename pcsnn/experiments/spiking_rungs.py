@@ -40,6 +40,10 @@ class Rung:
         online: whether samples come one at a time, and each once.
         finer: by how much the threshold of its events, or its pairs' dead zone, is smaller than the
             others'.
+        teacher: when it speaks, as :class:`~pcsnn.spiking.SpikingPredictiveCoding` has it.
+        gate: whether synapses are plastic at the end only, although nothing is reset.
+        rest: whether each sample begins at rest, although synapses are always plastic.
+        longer: by how much a presentation is longer than the others'.
     """
 
     rule: str = "circuit"
@@ -54,6 +58,10 @@ class Rung:
     layers: int = 1
     online: bool = False
     finer: float = 1.0
+    teacher: str = "after"
+    gate: bool = False
+    rest: bool = False
+    longer: float = 1.0
 
 
 _STRICT = Rung(messages="pairs", feedback="learned", input="poisson", always=True)
@@ -107,8 +115,20 @@ GIVEN_BACK: Mapping[str, Rung] = {
     "two-layers-exact-slope": replace(RUNGS["two-layers"], derivative="exact"),
 }
 
+_NO_PHASES = replace(_STRICT, teacher="throughout")
+
+#: The strict network with phases, without, and without but for one other thing that is changed.
+PHASES: Mapping[str, Rung] = {
+    "always-plastic": _STRICT,
+    "throughout": _NO_PHASES,
+    "throughout-gated": replace(_NO_PHASES, gate=True),
+    "throughout-rest": replace(_NO_PHASES, rest=True),
+    "throughout-longer": replace(_NO_PHASES, longer=4.0),
+    "in-step": replace(_NO_PHASES, teacher="in-step"),
+}
+
 #: Every one of them by its name.
-NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK}
+NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **PHASES}
 
 #: Those that are compared on fewer samples too.
 COMPARED = (
@@ -145,7 +165,7 @@ def make_rule(
         gain: of pairs.
         threshold: of events.
         free: seconds before the teacher speaks.
-        taught: seconds that it speaks, all of them plastic.
+        taught: seconds that it speaks, all of them plastic, in a presentation of usual length.
         inference: steps of inference learning, and their size.
     """
     if rung.rule == "backprop":
@@ -156,6 +176,7 @@ def make_rule(
     events = SigmaDelta(threshold / rung.finer)
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
+    taught += (rung.longer - 1) * (free + taught)
     messages = {"graded": "graded", "pairs": Pairs(gain * rung.finer), "sigma-delta": events}
     return SpikingPredictiveCoding(
         LOSS,
@@ -167,8 +188,9 @@ def make_rule(
         input=rung.input,
         free=free,
         taught=taught,
-        window=free + taught if rung.always else taught,
-        reset=not rung.always,
+        window=free + taught if rung.always and not rung.gate else taught,
+        teacher=rung.teacher,
+        reset=not rung.always or rung.rest,
         seed=seed,
     )
 

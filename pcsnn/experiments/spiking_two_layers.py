@@ -9,25 +9,15 @@ Fewer samples and epochs than the ladder's: it is the order that is asked for.
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveFloat, PositiveInt
-
 from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import BesideConfiguration, execute
+from pcsnn.experiments.spiking_beside import PartConfiguration, execute
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import GIVEN_BACK
 
 ENDS = ("backprop-two-layers", "control-two-layers")
 
 
-class TwoLayersConfiguration(BesideConfiguration):
-    """A part of the ladder's samples, and no rate that is known before."""
-
-    rates: dict[str, PositiveFloat] = Field(default={})
-    samples: PositiveInt = 20_000
-    epochs: PositiveInt = 4
-
-
-def settings(configuration: TwoLayersConfiguration) -> list[Setting]:
+def settings(configuration: PartConfiguration) -> list[Setting]:
     """Every network, with what stands above and below all of them; a run has all its seeds."""
     names = (*GIVEN_BACK, *ENDS)
     return [Setting(name=name, seed=None, values={"rung": name}) for name in names]
@@ -37,9 +27,9 @@ EXPERIMENT = Experiment(
     name="spiking-two-layers",
     summary="the strict spiking network with two hidden layers, given back a constraint at a time",
     configurations={
-        "smoke": TwoLayersConfiguration(**{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1),
-        "laptop": TwoLayersConfiguration(),
-        "paper": TwoLayersConfiguration(samples=55_000, epochs=10),
+        "smoke": PartConfiguration(**{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1),
+        "laptop": PartConfiguration(),
+        "paper": PartConfiguration(samples=55_000, epochs=10),
     },
     settings=settings,
     execute=execute,

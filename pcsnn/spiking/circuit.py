@@ -40,10 +40,11 @@ from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Synapse
 
 Error = Tensor | None  # None: exactly zero, because no teacher has spoken yet
-# What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error.
+# What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error, and what
+# of the teacher's word has come through a synapse like its own.
 Remains = tuple[
-    tuple[Tensor, ...], tuple[Tensor, ...] | None, Error,
-    tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, Error,
+    tuple[Tensor, ...], tuple[Tensor, ...] | None, Error, tuple[Tensor, ...] | None,
+    tuple[Tensor, ...] | None, Error, tuple[Tensor, ...] | None,
 ]  # fmt: skip
 
 
@@ -69,6 +70,7 @@ class Instant:
         errors: ``ε``, of each layer; ``None`` for exactly zero.
         told: what the errors of each layer but the first hidden one said, to the layer below;
             ``None`` before they have said anything.
+        heard: what the output hears of the teacher, ``(B, n_out)``; ``None`` while it is silent.
     """
 
     t: float
@@ -80,6 +82,7 @@ class Instant:
     values: list[Tensor]
     errors: list[Error]
     told: list[Told | None]
+    heard: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ class Wiring:
         slope: what stands for ``σ'``: called with a layer's activation and its current.
         spiking: whether values are told in spikes, or as their rates.
         dt: seconds a step.
+        in_step: whether the teacher's word passes one synapse of each layer, as that has which it
+            is about; otherwise it is at the output at once.
     """
 
     synapse: Synapse
@@ -103,6 +108,7 @@ class Wiring:
     slope: Callable[[Activation, Tensor], Tensor]
     spiking: bool
     dt: float
+    in_step: bool = False
 
 
 @dataclass
@@ -120,6 +126,7 @@ class _Population:
     apical: tuple[Tensor, ...] | None = None  # and its filter
     speech: tuple[Tensor, ...] | None = None  # the state of its error neurons
     error: Error = None
+    word: tuple[Tensor, ...] | None = None  # the teacher's, on its way through such a synapse
     x: Tensor = field(init=False)
 
 
@@ -170,9 +177,12 @@ class Circuit:
             return None if state is None else tuple(state)
 
         return [
-            (tuple(p.trace), plain(p.neurons), p.back, plain(p.apical), plain(p.speech), p.error)
+            (
+                tuple(p.trace), plain(p.neurons), p.back, plain(p.apical), plain(p.speech), p.error,
+                p.word,
+            )
             for p in self.populations
-        ]
+        ]  # fmt: skip
 
     def fits(self, remains: Sequence[Remains]) -> bool:
         """Whether a circuit of these shapes, this precision and device has left them."""
@@ -183,10 +193,11 @@ class Circuit:
 
     def resume(self, remains: Sequence[Remains]) -> None:
         """Go on from what a circuit of the same shapes held."""
-        for p, (trace, neurons, back, apical, speech, error) in zip(
+        for p, (trace, neurons, back, apical, speech, error, word) in zip(
             self.populations, remains, strict=True
         ):
-            p.trace, p.back, p.apical, p.speech, p.error = trace, back, apical, speech, error
+            p.trace, p.back, p.apical, p.speech = trace, back, apical, speech
+            p.error, p.word = error, word
             p.neurons = None if neurons is None else State(*neurons)
 
     def step(self, arriving: Tensor, y: Tensor | None, *, filtered: bool = True) -> Instant:
@@ -201,7 +212,8 @@ class Circuit:
         refuse_autocast()
         self.steps += 1
         spikes, traces, u = self._up(arriving, filtered)
-        told = self._down(u[-1], y)
+        heard = self._heard(y, filtered)
+        told = self._down(u[-1], heard)
         hidden = self.populations[:-1]
         return Instant(
             self.steps * self.wiring.dt,
@@ -213,6 +225,7 @@ class Circuit:
             [p.x for p in hidden],
             [p.error for p in self.populations],
             told,
+            heard,
         )
 
     def _up(self, a: Tensor, filtered: bool) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -258,6 +271,15 @@ class Circuit:
         neuron, dt = layer.activation.neuron, self.wiring.dt
         layer.neurons, s = SCHEMES["exact"](neuron, layer.neurons, layer.x, dt)
         return s, layer.activation.scale / dt * s
+
+    def _heard(self, y: Tensor | None, filtered: bool) -> Tensor | None:
+        """The teacher's word at the output: as late, in step, as what comes of the input."""
+        if y is None or not self.wiring.in_step:
+            return y
+        for layer in self.populations if filtered else self.populations[1:]:
+            word = layer.synapse.start(y) if layer.word is None else layer.word
+            layer.word, y = layer.synapse.carry(word, y, self.wiring.dt)
+        return y
 
     def _down(self, u: Tensor, y: Tensor | None) -> list[Told | None]:
         """The errors speak, and ``σ'(x) Wᵀ ε̂⁺`` is on its way to every hidden layer."""

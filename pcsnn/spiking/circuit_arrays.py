@@ -46,7 +46,7 @@ def synapses_of(network: Network, wiring: Wiring) -> list[LowPass]:
 
 def plan(
     network: Network, wiring: Wiring, feedback: Sequence[Tensor], schedule: tuple[int, ...],
-    sizes: list[int], D: list[float], jumps: list[float], loss: int | None,
+    sizes: list[int], D: list[float], jumps: list[float], kinds: tuple[int | None, ...],
 ) -> kernels.Plan:  # fmt: skip
     """The network and its wiring in flat arrays."""
     parts, messages = network.parts(), wiring.messages
@@ -70,7 +70,7 @@ def plan(
         rates=np.array([_rate_of(sigma) for sigma in sigmas]),
         speech=np.array(speech, kind),
         coupling=np.array([wiring.coupling], kind),
-        kinds=np.array([KINDS[type(messages)], loss]),
+        kinds=np.array(kinds),
         times=np.array(schedule),
     )
 
@@ -101,6 +101,7 @@ def state(
     current, voltage, recovery, back, error = (like.clone() for _ in range(5))
     recovery.fill_(1)
     speech = like.new_zeros(4, *like.shape)
+    word = x.new_zeros(network.depth, len(x), sizes[-1])
     if isinstance(wiring.messages, Pairs):
         speech[0], speech[1], speech[2], speech[3] = errors.v_rest, 1, errors.v_rest, 1
     ends = np.cumsum([0, *sizes[1:]])
@@ -110,7 +111,9 @@ def state(
             voltage[:, mine] = neurons_of(network, wiring)[k].v_rest
         if not remains:
             continue
-        (trace, *_), neurons, arriving, apical, said, _ = remains[k]
+        (trace, *_), neurons, arriving, apical, said, _, heard = remains[k]
+        if heard is not None:
+            (word[k],) = heard
         current[:, mine] = trace @ part.weight.mT
         if neurons is not None:
             voltage[:, mine], recovery[:, mine] = neurons
@@ -126,7 +129,7 @@ def state(
             speech[0, :, mine] = said[0]
     return kernels.State(
         current.numpy(), voltage.numpy(), recovery.numpy(), back.numpy(), error.numpy(),
-        speech.numpy(),
+        speech.numpy(), word.numpy(),
     )  # fmt: skip
 
 
@@ -198,13 +201,13 @@ def ended(
 
 
 def remains(
-    wiring: Wiring, sizes: list[int], traces: list[Tensor], state: kernels.State
+    wiring: Wiring, sizes: list[int], traces: list[Tensor], state: kernels.State, hears: int
 ) -> list[Remains]:
     """As :meth:`pcsnn.spiking.Circuit.remains` has it; no error is an error of zero."""
     v, q, back, error = (
         cut(a, sizes) for a in (state.voltage, state.recovery, state.back, state.error)
     )
-    speech = cut(state.speech, sizes)
+    speech, word = cut(state.speech, sizes), torch.from_numpy(state.word)
     found: list[Remains] = []
     for k in range(len(traces)):
         last = k == len(traces) - 1
@@ -216,5 +219,6 @@ def remains(
         found.append((
             (traces[k],), None if last else (v[k], q[k]), None if last else back[k],
             None if last else (error[k],), None if k == 0 else said, error[k],
+            (word[k],) if k >= hears else None,
         ))  # fmt: skip
     return found

@@ -46,8 +46,8 @@ class Plan(NamedTuple):
     rates: np.ndarray  # (L − 1, 6): γ, scale, t_ref, τ, V_th − V_rest, V_th − V_reset
     speech: np.ndarray  # pairs: g, τ_RC/g/dt; sigma-delta: θ
     coupling: np.ndarray  # (1,): λ, in the network's own precision
-    kinds: np.ndarray  # of messages, of the output's energy
-    times: np.ndarray  # steps, without a teacher, before plasticity, before any error
+    kinds: np.ndarray  # of messages, of the output's energy; from which synapse a teacher is heard
+    times: np.ndarray  # steps, read, before plasticity, before the teacher, before any error
 
 
 class State(NamedTuple):
@@ -59,6 +59,7 @@ class State(NamedTuple):
     back: np.ndarray  # what arrives from above in the next step
     error: np.ndarray  # the dendrite's current
     speech: np.ndarray  # (4, B, N): voltages and recoveries of ON, then of OFF; or what is said
+    word: np.ndarray  # (L, B, n_out): the teacher's, behind one more synapse each
 
 
 class Given(NamedTuple):
@@ -78,7 +79,7 @@ class Found(NamedTuple):
     late: np.ndarray  # (B, N): Σ_t D^t ε_t, t from 1, for what was there before
     traces: np.ndarray  # (B, units below the output): Σ D^{T−s} s of the spikes
     counts: np.ndarray  # (B, N): spikes
-    said: np.ndarray  # (B, n_out): the output's mean current without a teacher
+    said: np.ndarray  # (B, n_out): the output's mean current while it is read
 
 
 @_compiled
@@ -133,6 +134,16 @@ def _add_rows(rows: np.ndarray, n: int, i: int, value: float, j: np.ndarray) -> 
     row = rows[i * n : i * n + n]  # a slice: an index that may be negative is not vectorised
     for k in range(n):
         j[k] += value * row[k]
+
+
+@_compiled
+def _hear(plan: Plan, word: np.ndarray, b: int, heard: np.ndarray) -> None:
+    """The teacher's word through the synapses on its way, in place."""
+    for l in range(plan.kinds[2], len(plan.decays)):
+        D, w = plan.decays[l], word[l, b]
+        for k in range(len(heard)):
+            w[k] = heard[k] + D * (w[k] - heard[k])
+            heard[k] = w[k]
 
 
 @_compiled
@@ -274,7 +285,7 @@ def _gather(
     ends: np.ndarray, E: np.ndarray,
 ) -> None:  # fmt: skip
     """From the last step backwards: ``E``, and what each spike's synapses gather of it."""
-    steps, _, plastic, _ = plan.times
+    steps, plastic = plan.times[0], plan.times[2]
     sizes, w, lo, below = plan.sizes, 0, 0, 0
     for l in range(len(sizes) - 1):
         n, D, one = sizes[l + 1], plan.decays[l], plan.neurons[0, 5]
@@ -307,12 +318,12 @@ def _present(
 ) -> None:
     """Show some samples, one after another."""
     sizes = plan.sizes
-    steps, free, plastic, silent = plan.times
+    steps, free, plastic, teacher, silent = plan.times
     N, n_out, hidden = state.current.shape[1], sizes[-1], sizes[1:-1].sum()
     kind = plan.weights.dtype
     x, E = np.empty(N, kind), np.empty(sizes.max(), kind)
     units, meanings = np.empty(sizes.max(), np.int32), np.empty(sizes.max(), kind)
-    errors = np.empty((steps, N), kind)
+    errors, heard = np.empty((steps, N), kind), np.empty(n_out, kind)
     # Room for one more than can fire: `_fire` writes before it knows.
     fired, ends = (
         np.empty(steps * hidden + 1, np.int32),
@@ -327,9 +338,12 @@ def _present(
             u, error = x[N - n_out :], state.error[b, N - n_out :]
             if t < free:
                 found.said[b] += u / free
+            if t < teacher:
                 error[:] = 0
             else:
-                _teach(plan.kinds[1] == SOFTMAX, u, given.target[b], error)
+                heard[:] = given.target[b]
+                _hear(plan, state.word, b, heard)
+                _teach(plan.kinds[1] == SOFTMAX, u, heard, error)
             errors[t] = state.error[b]
             if not quiet:
                 _down(plan, state, b, x, units, meanings)

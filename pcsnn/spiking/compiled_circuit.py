@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -110,8 +110,11 @@ def present(
     jumps = [(1 - d) * scale / wiring.dt for d, scale in zip(D, scales, strict=True)]
     traces = [left[0][0] for left in remains]
     # From rest there is no error before the teacher speaks.
-    schedule = (times.steps, times.free, times.plastic, 0 if remains else times.free)
-    plan = arrays.plan(network, wiring, feedback, schedule, sizes, D, jumps, _loss(energy))
+    schedule = (*astuple(times), 0 if remains else times.teacher)
+    # Through which synapses the teacher's word comes: from this stage on.
+    hears = len(parts) if not wiring.in_step else 0 if events is not None else 1
+    kinds = (arrays.KINDS[type(wiring.messages)], _loss(energy), hears)
+    plan = arrays.plan(network, wiring, feedback, schedule, sizes, D, jumps, kinds)
     state = arrays.state(network, wiring, sizes, x, remains)
     steady = x.new_zeros(0, 0)
     if events is None:
@@ -131,7 +134,7 @@ def present(
         products = arrays.products(found, sizes, jumps, traces, constant)
     if keep:
         ended = arrays.ended(found[0], sizes, D, jumps, traces, times, constant)
-        left = arrays.remains(wiring, sizes, ended, state)
+        left = arrays.remains(wiring, sizes, ended, state, hears)
     return Presented(
         products,
         torch.from_numpy(found[0].said).to(x.dtype),

@@ -73,9 +73,15 @@ def admit_batch(
         admit_step(neuron, rule.dt, dtype=x.dtype)
     as_messages(rule.messages).admit(rule.dt, x.dtype)
     # Of the filters on the way up, a constant input has passed the first since ever.
-    up = network.depth - 2 + (rule.input != "constant")
-    admit_delay("free", rule.free, up * rule.synapse.delay + rule.output_synapse.delay)
-    admit_delay("taught", rule.taught, (network.depth - 1) * rule.synapse.delay)
+    filters = network.depth - 2 + (rule.input != "constant")
+    up = filters * rule.synapse.delay + rule.output_synapse.delay
+    down = (network.depth - 1) * rule.synapse.delay
+    admit_delay("free", rule.free, up)
+    if rule.teacher == "after":
+        admit_delay("taught", rule.taught, down)
+    else:
+        word = up if rule.teacher == "in-step" else 0
+        admit_delay("free + taught", rule.free + rule.taught, word + down)
     return OutputEnergy(loss, read_out_of(network)), x, y
 
 
@@ -116,11 +122,11 @@ def admit_network(network: nn.Module, *, spiking: bool) -> None:
 
 
 def admit_delay(name: str, time: float, delay: float) -> None:
-    """Refuse a phase that is over before what it is for has come through the chain of filters."""
+    """Refuse a time that is over before what it is for has come through the chain of filters."""
     if time < delay:
         raise ValueError(
             f"{name} must be at least {delay:g} s, the delay of the filters on the way, "
-            f"not {time} s"
+            f"not {time:g} s"
         )
 
 

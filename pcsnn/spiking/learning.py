@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 VALUES = ("spikes", "graded")
 INPUTS = ("constant", "poisson", "bernoulli", "regular")
+TEACHERS = ("after", "throughout", "in-step")
 _FILTER, _SMOOTH = LowPass(0.005), LowPass(0.02)
 
 
@@ -62,10 +63,14 @@ class SpikingPredictiveCoding(Rule):
         input: ``"constant"``, or the spikes of a coding, :data:`INPUTS`.
         synapse: the filter of every connection, up and down, but for
         output_synapse: that of the output, whose currents the teacher is held against.
-        free: seconds before the teacher speaks.
-        taught: seconds that it speaks.
+        free: seconds, the first of the presentation, by which the output is read.
+        taught: seconds that follow.
         window: the last seconds of the presentation, in which weights learn. With ``free +
             taught`` they always do: no gate is needed where errors are zero without a teacher.
+        teacher: when it speaks: ``"after"`` the free seconds; ``"throughout"``, so that there are
+            no phases; or ``"in-step"``: throughout as well, but its word passes as many synapses
+            as what comes of the input, so that it changes from sample to sample as the prediction
+            does that it is held against.
         reset: whether each call begins at rest; otherwise where the last one ended, if its batch
             was of the same shape.
         dt: seconds a step.
@@ -98,6 +103,7 @@ class SpikingPredictiveCoding(Rule):
     free: float = 0.04
     taught: float = 0.02
     window: float = 0.02
+    teacher: str = "after"
     reset: bool = True
     dt: float = 0.001
     seed: int | torch.Generator = 0
@@ -111,6 +117,7 @@ class SpikingPredictiveCoding(Rule):
         validate.non_negative("coupling", self.coupling)
         validate.one_of("values", self.values, VALUES)
         validate.one_of("input", self.input, INPUTS)
+        validate.one_of("teacher", self.teacher, TEACHERS)
         jit.admit_engine(self.engine)
         if not isinstance(self.derivative, Boxcar):
             validate.one_of("derivative", self.derivative, DERIVATIVES)
@@ -131,7 +138,8 @@ class SpikingPredictiveCoding(Rule):
             y: labels ``(B,)`` or targets ``(B, n_out)``.
 
         Returns:
-            The prediction of the spikes: the output's mean current in the free phase; its loss.
+            The prediction of the spikes: the output's mean current in the free seconds (with a
+            teacher that speaks in them and a coupling, moved by it); its loss.
 
         Raises:
             TypeError, ValueError: for a batch or a network that does not fit, and presentations
@@ -162,8 +170,8 @@ class SpikingPredictiveCoding(Rule):
     def predict(self, network: nn.Module, x: Tensor) -> Tensor:
         """What the spikes say of a batch without a teacher, ``(B, n_out)``; nothing learns.
 
-        The circuit begins at rest and is read as in a call: the output's mean current until the
-        teacher would speak. The input's spikes are those of the next call, whose draws it leaves.
+        The circuit begins at rest and is read as in a call: the output's mean current in the free
+        seconds. The input's spikes are those of the next call, whose draws it leaves.
 
         Raises:
             TypeError, ValueError, DivergenceError: as a call.
@@ -173,7 +181,8 @@ class SpikingPredictiveCoding(Rule):
         energy, x, y = doors.admit_batch(self, network, x, unknown)
         assert isinstance(network, Network)
         free = self._steps("free")
-        shown, _ = self._show(network, x, y, energy, Times(free, free, free), self._copy(), [])
+        untaught = Times(free, free, free, free)
+        shown, _ = self._show(network, x, y, energy, untaught, self._copy(), [])
         if not all_finite([shown.said, *shown.currents]):
             explain_non_finite(network, x, y)
         return energy.read_out.function(shown.said)
@@ -203,13 +212,15 @@ class SpikingPredictiveCoding(Rule):
             derivative if isinstance(derivative, Boxcar) else DERIVATIVES[derivative],
             self.values == "spikes",
             self.dt,
+            self.teacher == "in-step",
         )
 
     @property
     def times(self) -> Times:
         """The steps of a presentation."""
         free, steps = self._steps("free"), self._steps("free") + self._steps("taught")
-        return Times(steps, free, steps - self._steps("window"))
+        teacher = free if self.teacher == "after" else 0
+        return Times(steps, free, steps - self._steps("window"), teacher)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator of the input's spikes, what is left, and the feedback, which may learn."""
@@ -258,12 +269,12 @@ class SpikingPredictiveCoding(Rule):
     def _learn(
         self, network: nn.Module, x: Inputs, y: Tensor
     ) -> tuple[list[tuple[nn.Parameter, Tensor]], Report]:
-        """Each parameter with its gradient, and what the free phase said."""
+        """Each parameter with its gradient, and what the output said."""
         energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
-        times, taught = self.times, self._steps("taught")
+        times = self.times
         shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
-        plastic = min(self._steps("window"), taught)  # the steps of it in which there are errors
+        plastic = times.steps - max(times.plastic, times.teacher)  # steps with errors to learn from
         found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
         if not all_finite([shown.said, *shown.currents, *(gradient for _, gradient in found)]):
             explain_non_finite(network, x, y)

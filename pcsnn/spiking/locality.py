@@ -155,9 +155,11 @@ def _observed(
             known = "told" if name == "meaning" else "spikes of told"
             held[Quantity(known, l + 1)] = _train(told, like)
     steps = torch.arange(len(seen), device=y.device)
-    speaks = steps >= rule.times.free
+    speaks = steps >= rule.times.teacher
     teacher = torch.where(speaks[:, None, None], y, torch.full_like(y, torch.nan))
     held[Quantity("teacher", top)] = teacher
+    if rule.wiring.in_step:
+        held[Quantity("heard", top)] = _train([now.heard for now in seen], teacher)
     if rule.feedback is not None:
         for k, B in enumerate(rule.feedback.matrices(network)):
             held[Quantity("B", k + 2)] = B
@@ -226,7 +228,9 @@ def _looks_aside(part: Part, read: list[Tensor]) -> bool:
     if any(q.name in ("W", "B") for q in part.reads):
         return False
     made = part.replay(*read)
-    for i in range(len(read)):
+    for i, q in enumerate(part.reads):
+        if q.name == "gate":  # one for all, over time, and has no neurons
+            continue
         other = read[i].clone()
         other[..., 0] += 10
         changed = part.replay(*read[:i], other, *read[i + 1 :]) != made

@@ -112,8 +112,12 @@ def _errors(
     """The way down: a layer's error, from the teacher or from above, and what is told of it."""
     wiring, x, error = rule.wiring, Quantity("x", l), Quantity("ε", l)
     if energy is not None:
+        word = Quantity("teacher", l)
+        if wiring.in_step:
+            yield _teacher_synapse(rule, l)
+            word = Quantity("heard", l)
         yield Part(
-            f"teacher {l}", l, (x, Quantity("teacher", l)), error,
+            f"teacher {l}", l, (x, word), error,
             lambda u, y: torch.where(y.isnan(), 0, energy.error(u, y.nan_to_num())),
         )  # fmt: skip
     else:
@@ -129,11 +133,25 @@ def _errors(
         yield Part(f"error neurons {l}", l, (error,), Quantity("told", l), _speak(rule))
 
 
+def _teacher_synapse(rule: SpikingPredictiveCoding, top: int) -> Part:
+    """The synapses through which the teacher's word comes, as many as what it is about passes."""
+    wiring, steady = rule.wiring, not CODINGS[rule.input].spikes
+    way = [wiring.synapse] * (top - 2 - steady) + [wiring.output_synapse]
+
+    def replay(y: Tensor) -> Tensor:
+        for synapse in way:
+            y = synapse.filter(y, rule.dt)
+        return y
+
+    word, heard = Quantity("teacher", top), Quantity("heard", top)
+    return Part(f"teacher's synapses {top}", top, (word,), heard, replay, filters=True)
+
+
 def _plasticity(rule: SpikingPredictiveCoding, l: int, *, bias: bool) -> Iterator[Part]:
     """Eq. 43: what is at a synapse's two ends, added up while a gate is open."""
     error, trace = Quantity("ε", l), Quantity("trace", l)
     gate = (Quantity("gate", 0),) if rule.times.plastic else ()
-    count = min(rule.times.steps - rule.times.plastic, rule.times.steps - rule.times.free)
+    count = rule.times.steps - max(rule.times.plastic, rule.times.teacher)
 
     def product(e: Tensor, a: Tensor, *opened: Tensor) -> Tensor:
         e = _gated(e, *opened)

@@ -13,11 +13,12 @@ from pcsnn.spiking.circuit import Circuit, Instant, Remains
 
 @dataclass(frozen=True)
 class Times:
-    """Steps in all, before the teacher speaks, and before synapses are plastic."""
+    """Steps in all, those that are read, before synapses are plastic, before the teacher speaks."""
 
     steps: int
     free: int
     plastic: int
+    teacher: int
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Presented:
     Attributes:
         products: of each stage ``Σ ε āᵀ`` and ``Σ ε``, over plastic steps and the batch; empty
             where there are no such steps.
-        said: the output's mean current in the free phase, ``(B, n_out)``.
+        said: the output's mean current while it is read, ``(B, n_out)``.
         spikes: of each hidden layer, how often each neuron fired, ``(B, n)``.
         currents: ``u`` of each layer in the last step: where numbers are lost it shows.
         remains: what the circuit holds at the end.
@@ -79,7 +80,7 @@ def instants(
         filtered: whether the input passes the synapses' filter.
     """
     for t, a in enumerate(arriving):
-        yield circuit.step(a, y if t >= times.free else None, filtered=filtered)
+        yield circuit.step(a, y if t >= times.teacher else None, filtered=filtered)
 
 
 def show(
