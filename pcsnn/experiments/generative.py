@@ -2,8 +2,9 @@
 
 Networks learn images of digits without their labels, and are asked to draw images that they have
 not seen, to fill in the lower half of them from the upper, and for their causes, of which a linear
-map is then to say the digit. Beside them stand an autoencoder of the same size, and formulas:
-principal components, and the conditional mean of a Gaussian. What a model has to be told, its
+map is then to say the digit. Beside them stand an autoencoder of the same size, plain and taught to
+fill in what half of an image does not show, and formulas: principal components, and the conditional
+mean of a Gaussian. What a model has to be told, its
 learning rate and the contrast of the images (for the autoencoder its weight decay, for the Gaussian
 what is added to its covariance), is chosen by the lower halves of images that nobody learns from.
 """
@@ -32,6 +33,7 @@ from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.rules import DivergenceError, LearningRule
 
 PREDICTIVE = ("linear", "sparse", "sampled", "two-layers")
+AUTOENCODERS = ("autoencoder", "denoising")
 FORMULAS = ("mean", "nearest", "principal", "gaussian")
 
 
@@ -63,7 +65,7 @@ class GenerativeConfiguration(Configuration):
 
 def settings(configuration: GenerativeConfiguration) -> list[Setting]:
     """Every model; a run has all that it tries, and all seeds."""
-    names = (*FORMULAS, "autoencoder", *PREDICTIVE)
+    names = (*FORMULAS, *AUTOENCODERS, *PREDICTIVE)
     return [Setting(name=name, seed=None, values={"model": name}) for name in names]
 
 
@@ -87,10 +89,13 @@ def learnt(
     """
     pixels = learning.inputs.shape[1]
     model: models.Generator | models.Autoencoder
-    if name == "autoencoder":
+    if name in AUTOENCODERS:
         network = models.autoencoder(pixels, c.causes, c.above, seed)
         rule: LearningRule = Backprop("squared_error")
-        model, decay = models.Autoencoder(network, c.rounds), extra
+        model = models.Autoencoder(network, c.rounds)
+        if name == "denoising":
+            model = models.Denoising(network, 3000 + seed)
+        decay = extra
     else:
         kind, step_size = "linear" if name == "sampled" else name, c.step_size / extra**2
         network = models.generator(kind, pixels, c.causes, c.above, seed)
@@ -136,7 +141,7 @@ def chosen(
         error = math.inf if model is None else judged(gap_error, model, held_out)
         return -error
 
-    for extra in c.decays if name == "autoencoder" else c.contrasts:
+    for extra in c.decays if name in AUTOENCODERS else c.contrasts:
         found = search(partial(reached, extra), c.rates, c.most_rates)
         tried += [[extra, rate, significant(-error)] for rate, error in found.items()]
     extra, rate, _ = min(tried, key=lambda row: row[2])

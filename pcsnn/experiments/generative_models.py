@@ -195,6 +195,28 @@ class Autoencoder:
         return a
 
 
+class Denoising(Autoencoder):
+    """An autoencoder that is shown images with a half missing, and asked for the whole.
+
+    Args:
+        network: as for an :class:`Autoencoder`; a gap is filled in one round, by zero before it.
+        seed: of which half is missing: the upper, the lower, the left or the right one.
+    """
+
+    def __init__(self, network: Network, seed: int) -> None:
+        super().__init__(network, 1)
+        self.draws = torch.Generator().manual_seed(seed)
+
+    def asked(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images without a half, each without its own, and the whole."""
+        side = round(images.shape[1] ** 0.5)
+        first = (torch.arange(side) < side // 2).to(images)
+        upper, left = first.repeat_interleave(side), first.repeat(side)
+        halves = torch.stack([upper, 1 - upper, left, 1 - left])
+        which = torch.randint(4, (len(images),), generator=self.draws)
+        return images * halves[which.to(images.device)], images
+
+
 def autoencoder(pixels: int, causes: int, above: int, seed: int) -> Network:
     """The two-layer generator with its mirror image before it."""
     sizes = [pixels, causes, above, causes, pixels]
