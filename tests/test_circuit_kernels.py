@@ -27,7 +27,7 @@ from pcsnn.spiking import (
     circuit_kernels,
 )
 from pcsnn.spiking.derivatives import DERIVATIVES
-from pcsnn.spiking.learning import TEACHERS
+from pcsnn.spiking.teacher import TEACHERS
 from tests.strategies import relative_error
 
 pytestmark = pytest.mark.skipif(not circuit_kernels.AVAILABLE, reason="numba is not installed")

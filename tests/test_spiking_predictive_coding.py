@@ -31,10 +31,11 @@ from pcsnn.spiking import (
     loop_limit,
     simulate,
 )
+from pcsnn.spiking import teacher as teachers
 from pcsnn.spiking.derivatives import DERIVATIVES
 from pcsnn.spiking.doors import admit_batch
 from pcsnn.spiking.errors import MESSAGES
-from pcsnn.spiking.learning import TEACHERS
+from pcsnn.spiking.teacher import TEACHERS
 from pcsnn.training.checkpoints import describe_rule
 from tests.strategies import DEVICES, relative_error
 
@@ -427,31 +428,50 @@ def test_a_teacher_in_step_passes_as_many_synapses_as_the_input_has(coding, syna
     rule(made, x, y)
     heard += [now.heard for now in rule.watch(made, x, other)]
     said = torch.stack([y] * 60 + [other] * 60)
+    said = torch.log((1 - teachers.DOUBT) * said + teachers.DOUBT / 3)
     for each in [synapse] * (2 - (coding == "constant")) + [rule.output_synapse]:
         said = each.filter(said, rule.dt)
-    assert relative_error(torch.stack(heard), said) < 1e-13
+    assert relative_error(torch.stack(heard), torch.softmax(said, -1)) < 1e-13
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_in_step_a_linear_network_that_knows_its_samples_is_right_at_every_moment(reset):
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+def test_in_step_a_linear_network_that_knows_its_samples_is_right_at_every_moment(
+    loss, reset, monkeypatch
+):
+    monkeypatch.setattr(teachers, "DOUBT", 0.0)
     made = network((6, 4, 3), "identity", bias=0.0)
     (x, _), (x2, _) = batch((6, 3)), batch((6, 3), seed=1)
     largest = {}
-    for teacher in TEACHERS:
+    for when in TEACHERS:
         rule = SpikingPredictiveCoding(
-            "squared_error", **LIMIT | {"free": 0.06, "taught": 0.02, "window": 0.08},
-            teacher=teacher, reset=reset,
+            loss, **LIMIT | {"free": 0.06, "taught": 0.02, "window": 0.08}, teacher=when,
+            reset=reset,
         )  # fmt: skip
         with torch.no_grad():
             y, y2 = made(x), made(x2)
+        if loss == "cross_entropy":
+            y, y2 = torch.softmax(y, 1), torch.softmax(y2, 1)
         rule(made, x, y)
         seen = rule.watch(made, x2, y2)
-        largest[teacher] = max(
+        largest[when] = max(
             float(e.abs().max()) for now in seen for e in now.errors if e is not None
         )
     assert largest["in-step"] < 1e-14
     assert largest["after"] < 1e-4  # what the filters have not let through yet
-    assert largest["throughout"] > 0.1
+    assert largest["throughout"] > 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_the_end_a_teacher_in_step_asks_for_what_it_was_told_but_for_its_doubt(dtype):
+    made, (x, _) = spiking(dtype=dtype), batch(dtype=dtype)
+    y = torch.tensor([0, 1, 2, 0, 1])
+    rule = SpikingPredictiveCoding(teacher="in-step", free=0.6, taught=0.1, window=0.1)
+    heard = [now.heard for now in rule.watch(made, x, y)]
+    assert torch.allclose(heard[0].sum(1), torch.ones(5, dtype=dtype))
+    assert bool((heard[0] - 1 / 3).abs().max() < 0.1)  # from rest it knows nothing yet
+    sure = 1 - teachers.DOUBT + teachers.DOUBT / 3
+    assert torch.allclose(heard[-1][range(5), y], torch.full((5,), sure, dtype=dtype))
 
 
 @pytest.mark.parametrize("coding", ["constant", "poisson"])

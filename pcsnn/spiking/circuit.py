@@ -38,6 +38,7 @@ from pcsnn.spiking.errors import Messages, Told
 from pcsnn.spiking.lif import SCHEMES, State
 from pcsnn.spiking.rates import LIFRate
 from pcsnn.spiking.synapses import Synapse
+from pcsnn.spiking.teacher import spoken, understood
 
 Error = Tensor | None  # None: exactly zero, because no teacher has spoken yet
 # What a layer holds: trace, neurons, feedback on its way, dendrite, error neurons, error, and what
@@ -97,8 +98,8 @@ class Wiring:
         slope: what stands for ``σ'``: called with a layer's activation and its current.
         spiking: whether values are told in spikes, or as their rates.
         dt: seconds a step.
-        in_step: whether the teacher's word passes one synapse of each layer, as that has which it
-            is about; otherwise it is at the output at once.
+        in_step: whether the teacher's word is a current that passes one synapse of each layer, as
+            what comes of the input does; otherwise it is at the output at once.
     """
 
     synapse: Synapse
@@ -276,10 +277,11 @@ class Circuit:
         """The teacher's word at the output: as late, in step, as what comes of the input."""
         if y is None or not self.wiring.in_step:
             return y
+        word = spoken(self.energy, y)
         for layer in self.populations if filtered else self.populations[1:]:
-            word = layer.synapse.start(y) if layer.word is None else layer.word
-            layer.word, y = layer.synapse.carry(word, y, self.wiring.dt)
-        return y
+            state = layer.synapse.start(word) if layer.word is None else layer.word
+            layer.word, word = layer.synapse.carry(state, word, self.wiring.dt)
+        return understood(self.energy, word)
 
     def _down(self, u: Tensor, y: Tensor | None) -> list[Told | None]:
         """The errors speak, and ``σ'(x) Wᵀ ε̂⁺`` is on its way to every hidden layer."""

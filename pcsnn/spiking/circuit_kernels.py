@@ -68,7 +68,7 @@ class Given(NamedTuple):
     units: np.ndarray  # events of the input, sorted by sample and step
     offsets: np.ndarray  # (B, T + 1) where each step's events begin
     steady: np.ndarray  # (B, n_1): a constant input's current, or empty
-    target: np.ndarray  # (B, n_out)
+    target: np.ndarray  # (B, n_out): what is asked for; in step, as currents
 
 
 class Found(NamedTuple):
@@ -137,30 +137,38 @@ def _add_rows(rows: np.ndarray, n: int, i: int, value: float, j: np.ndarray) -> 
 
 
 @_compiled
+def _shares(u: np.ndarray, found: np.ndarray) -> None:
+    """``softmax(u)``, in place if both are one."""
+    highest, z = u.max(), u.dtype.type(0)
+    for k in range(len(u)):
+        found[k] = math.exp(u[k] - highest)
+        z += found[k]
+    for k in range(len(u)):
+        found[k] /= z
+
+
+@_compiled
 def _hear(plan: Plan, word: np.ndarray, b: int, heard: np.ndarray) -> None:
-    """The teacher's word through the synapses on its way, in place."""
+    """The teacher's currents through the synapses on their way, and what they ask, in place."""
     for l in range(plan.kinds[2], len(plan.decays)):
         D, w = plan.decays[l], word[l, b]
         for k in range(len(heard)):
             w[k] = heard[k] + D * (w[k] - heard[k])
             heard[k] = w[k]
+    if plan.kinds[2] < len(plan.decays) and plan.kinds[1] == SOFTMAX:
+        _shares(heard, heard)
 
 
 @_compiled
 def _teach(softmax: bool, u: np.ndarray, target: np.ndarray, error: np.ndarray) -> None:
     """The output's error: ``y − u``, or ``y − Σy softmax(u)``."""
-    n = len(u)
-    if not softmax:
+    n, asked = len(u), u.dtype.type(0)
+    if softmax:
+        _shares(u, error)
         for k in range(n):
-            error[k] = target[k] - u[k]
-        return
-    highest, z, asked = u.max(), u.dtype.type(0), u.dtype.type(0)
+            asked += target[k]
     for k in range(n):
-        error[k] = math.exp(u[k] - highest)
-        z += error[k]
-        asked += target[k]
-    for k in range(n):
-        error[k] = target[k] - asked * (error[k] / z)
+        error[k] = target[k] - (asked * error[k] if softmax else u[k])
 
 
 @_compiled

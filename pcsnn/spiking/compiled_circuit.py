@@ -24,6 +24,7 @@ from pcsnn.spiking.events import Events
 from pcsnn.spiking.kernels import own_threads
 from pcsnn.spiking.presentation import Presented, Times
 from pcsnn.spiking.synapses import LowPass
+from pcsnn.spiking.teacher import spoken
 
 _LOSSES = {"squared_error": kernels.SQUARES, "cross_entropy": kernels.SOFTMAX}
 
@@ -122,7 +123,7 @@ def present(
     with own_threads() as threads:
         found = arrays.places(sizes, x, max(1, min(threads, len(x))))
         arriving = arrays.arrivals(events, x, times)
-        target = y.contiguous().numpy()
+        target = (spoken(energy, y) if wiring.in_step else y).contiguous().numpy()
         kernels.present(plan, state, kernels.Given(*arriving, steady.numpy(), target), found)
     currents = [
         c if part.bias is None else c + part.bias

@@ -35,13 +35,13 @@ from pcsnn.spiking.events import Events
 from pcsnn.spiking.presentation import Presented, Times, instants, show
 from pcsnn.spiking.simulation import whole_steps
 from pcsnn.spiking.synapses import LowPass, Synapse
+from pcsnn.spiking.teacher import TEACHERS
 
 if TYPE_CHECKING:
     from pcsnn.predictive.feedback import Feedback
 
 VALUES = ("spikes", "graded")
 INPUTS = ("constant", "poisson", "bernoulli", "regular")
-TEACHERS = ("after", "throughout", "in-step")
 _FILTER, _SMOOTH = LowPass(0.005), LowPass(0.02)
 
 
@@ -68,9 +68,9 @@ class SpikingPredictiveCoding(Rule):
         window: the last seconds of the presentation, in which weights learn. With ``free +
             taught`` they always do: no gate is needed where errors are zero without a teacher.
         teacher: when it speaks: ``"after"`` the free seconds; ``"throughout"``, so that there are
-            no phases; or ``"in-step"``: throughout as well, but its word passes as many synapses
-            as what comes of the input, so that it changes from sample to sample as the prediction
-            does that it is held against.
+            no phases; or ``"in-step"``: throughout as well, but its word is a current that passes
+            as many synapses as what comes of the input, so that it changes from sample to sample
+            as the prediction does; see :mod:`pcsnn.spiking.teacher`.
         reset: whether each call begins at rest; otherwise where the last one ended, if its batch
             was of the same shape.
         dt: seconds a step.

@@ -23,6 +23,7 @@ from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.learning import SpikingPredictiveCoding
 from pcsnn.spiking.lif import SCHEMES
 from pcsnn.spiking.rates import LIFRate
+from pcsnn.spiking.teacher import spoken, understood
 
 
 class Quantity(NamedTuple):
@@ -114,7 +115,7 @@ def _errors(
     if energy is not None:
         word = Quantity("teacher", l)
         if wiring.in_step:
-            yield _teacher_synapse(rule, l)
+            yield _teacher_synapse(rule, l, energy)
             word = Quantity("heard", l)
         yield Part(
             f"teacher {l}", l, (x, word), error,
@@ -133,18 +134,19 @@ def _errors(
         yield Part(f"error neurons {l}", l, (error,), Quantity("told", l), _speak(rule))
 
 
-def _teacher_synapse(rule: SpikingPredictiveCoding, top: int) -> Part:
+def _teacher_synapse(rule: SpikingPredictiveCoding, top: int, energy: OutputEnergy) -> Part:
     """The synapses through which the teacher's word comes, as many as what it is about passes."""
     wiring, steady = rule.wiring, not CODINGS[rule.input].spikes
     way = [wiring.synapse] * (top - 2 - steady) + [wiring.output_synapse]
 
     def replay(y: Tensor) -> Tensor:
+        word = spoken(energy, y.clamp(min=0))  # as shares are; the check tries others, too
         for synapse in way:
-            y = synapse.filter(y, rule.dt)
-        return y
+            word = synapse.filter(word, rule.dt)
+        return understood(energy, word)
 
-    word, heard = Quantity("teacher", top), Quantity("heard", top)
-    return Part(f"teacher's synapses {top}", top, (word,), heard, replay, filters=True)
+    says, heard = Quantity("teacher", top), Quantity("heard", top)
+    return Part(f"teacher's synapses {top}", top, (says,), heard, replay, filters=True)
 
 
 def _plasticity(rule: SpikingPredictiveCoding, l: int, *, bias: bool) -> Iterator[Part]:
