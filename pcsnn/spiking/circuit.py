@@ -71,7 +71,8 @@ class Instant:
         errors: ``ε``, of each layer; ``None`` for exactly zero.
         told: what the errors of each layer but the first hidden one said, to the layer below;
             ``None`` before they have said anything.
-        heard: what the output hears of the teacher, ``(B, n_out)``; ``None`` while it is silent.
+        heard: what reaches the output of the teacher's word, ``(B, n_out)``, in step as currents;
+            ``None`` while it is silent.
     """
 
     t: float
@@ -214,7 +215,8 @@ class Circuit:
         self.steps += 1
         spikes, traces, u = self._up(arriving, filtered)
         heard = self._heard(y, filtered)
-        told = self._down(u[-1], heard)
+        asked = understood(self.energy, heard) if self.wiring.in_step and heard is not None else y
+        told = self._down(u[-1], asked)
         hidden = self.populations[:-1]
         return Instant(
             self.steps * self.wiring.dt,
@@ -274,14 +276,14 @@ class Circuit:
         return s, layer.activation.scale / dt * s
 
     def _heard(self, y: Tensor | None, filtered: bool) -> Tensor | None:
-        """The teacher's word at the output: as late, in step, as what comes of the input."""
+        """The teacher's word at the output; in step as late as what comes of the input."""
         if y is None or not self.wiring.in_step:
             return y
         word = spoken(self.energy, y)
         for layer in self.populations if filtered else self.populations[1:]:
             state = layer.synapse.start(word) if layer.word is None else layer.word
             layer.word, word = layer.synapse.carry(state, word, self.wiring.dt)
-        return understood(self.energy, word)
+        return word
 
     def _down(self, u: Tensor, y: Tensor | None) -> list[Told | None]:
         """The errors speak, and ``σ'(x) Wᵀ ε̂⁺`` is on its way to every hidden layer."""

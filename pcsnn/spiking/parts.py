@@ -113,14 +113,7 @@ def _errors(
     """The way down: a layer's error, from the teacher or from above, and what is told of it."""
     wiring, x, error = rule.wiring, Quantity("x", l), Quantity("ε", l)
     if energy is not None:
-        word = Quantity("teacher", l)
-        if wiring.in_step:
-            yield _teacher_synapse(rule, l, energy)
-            word = Quantity("heard", l)
-        yield Part(
-            f"teacher {l}", l, (x, word), error,
-            lambda u, y: torch.where(y.isnan(), 0, energy.error(u, y.nan_to_num())),
-        )  # fmt: skip
+        yield from _teacher(rule, l, energy)
     else:
         back = Quantity("W", l + 1) if rule.feedback is None else Quantity("B", l)
         yield Part(
@@ -134,19 +127,30 @@ def _errors(
         yield Part(f"error neurons {l}", l, (error,), Quantity("told", l), _speak(rule))
 
 
-def _teacher_synapse(rule: SpikingPredictiveCoding, top: int, energy: OutputEnergy) -> Part:
-    """The synapses through which the teacher's word comes, as many as what it is about passes."""
-    wiring, steady = rule.wiring, not CODINGS[rule.input].spikes
+def _teacher(rule: SpikingPredictiveCoding, top: int, energy: OutputEnergy) -> Iterator[Part]:
+    """The output's error; in step, after the synapses through which the teacher's word comes."""
+    x, error, says = Quantity("x", top), Quantity("ε", top), Quantity("teacher", top)
+    if not rule.wiring.in_step:
+        yield Part(
+            f"teacher {top}", top, (x, says), error,
+            lambda u, y: torch.where(y.isnan(), 0, energy.error(u, y.nan_to_num())),
+        )  # fmt: skip
+        return
+    wiring, heard = rule.wiring, Quantity("heard", top)
+    steady = not CODINGS[rule.input].spikes
     way = [wiring.synapse] * (top - 2 - steady) + [wiring.output_synapse]
 
     def replay(y: Tensor) -> Tensor:
         word = spoken(energy, y.clamp(min=0))  # as shares are; the check tries others, too
         for synapse in way:
             word = synapse.filter(word, rule.dt)
-        return understood(energy, word)
+        return word
 
-    says, heard = Quantity("teacher", top), Quantity("heard", top)
-    return Part(f"teacher's synapses {top}", top, (says,), heard, replay, filters=True)
+    yield Part(f"teacher's synapses {top}", top, (says,), heard, replay, filters=True)
+    yield Part(
+        f"teacher {top}", top, (x, heard), error,
+        lambda u, word: energy.error(u, understood(energy, word)),
+    )  # fmt: skip
 
 
 def _plasticity(rule: SpikingPredictiveCoding, l: int, *, bias: bool) -> Iterator[Part]:
