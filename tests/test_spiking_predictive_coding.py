@@ -462,6 +462,15 @@ def test_in_step_a_linear_network_that_knows_its_samples_is_right_at_every_momen
     assert largest["throughout"] > 0.02
 
 
+def test_a_teacher_that_always_speaks_needs_no_time_of_its_own():
+    made, (x, y) = spiking(), batch()
+    options = {"free": 0.03, "taught": 0.005, "window": 0.001}
+    for when in ("throughout", "in-step"):
+        SpikingPredictiveCoding(**options, teacher=when)(made, x, y)
+    with pytest.raises(ValueError, match=r"taught must be at least 0\.01 s"):
+        SpikingPredictiveCoding(**options)(made, x, y)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_in_the_end_a_teacher_in_step_asks_for_what_it_was_told_but_for_its_doubt(dtype):
     made, (x, _) = spiking(dtype=dtype), batch(dtype=dtype)
@@ -768,6 +777,11 @@ def test_parts_that_cannot_be_are_refused(make, sentence):
             pcsnn.mlp(SIZES, LIFRate()),
             {"taught": 0.009, "window": 0.005},
             r"taught must be at least 0\.01 s",
+        ),
+        (
+            pcsnn.mlp(SIZES, LIFRate()),
+            {"free": 0.025, "taught": 0.009, "window": 0.005, "teacher": "in-step"},
+            r"free \+ taught must be at least 0\.035 s, the delay .* on the way, not 0\.034 s",
         ),
         (
             pcsnn.mlp(SIZES, LIFRate()),
