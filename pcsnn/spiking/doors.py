@@ -123,7 +123,7 @@ def admit_network(network: nn.Module, *, spiking: bool) -> None:
 
 def admit_delay(name: str, time: float, delay: float) -> None:
     """Refuse a time that is over before what it is for has come through the chain of filters."""
-    if time < delay:
+    if time < delay * (1 - 1e-9):  # sums of decimals are not exact
         raise ValueError(
             f"{name} must be at least {delay:g} s, the delay of the filters on the way, "
             f"not {time:g} s"
