@@ -239,6 +239,23 @@ def test_what_is_tried_is_judged_by_what_was_held_out_and_the_best_is_taken(monk
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["linear", "denoising"])
+def test_the_images_of_the_test_choose_nothing(monkeypatch, tmp_path, name):
+    seen = {}
+
+    def chosen(c, name, learning, held_out):
+        seen["learnt"], seen["held out"] = learning.inputs, held_out
+        return [], 2.0, 0.001
+
+    monkeypatch.setattr(generative, "chosen", chosen)
+    (setting,) = (s for s in generative.settings(SMOKE) if s.name == name)
+    generative.execute(SMOKE, setting, Context("cpu", tmp_path / "run.pt"))
+    training = data.load("digits", "train", normalise="unit").inputs
+    mean = training[:400].mean(0)
+    assert torch.equal(seen["learnt"], training[:400] - mean)
+    assert torch.equal(seen["held out"], training[-100:] - mean)
+
+
 def test_inference_that_does_not_settle_is_no_answer():
     def diverges(model, images):
         raise DivergenceError("no")
