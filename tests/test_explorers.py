@@ -310,6 +310,17 @@ def a_presentation(image=None, sizes=(16, 6, 4), **changes):
     return explorers.presentation(network, rules, x, torch.tensor([2]))
 
 
+def test_a_presentation_says_when_the_teacher_speaks():
+    told = {}
+    for teacher in ("after", "throughout", "in-step"):
+        frames = data_of(a_presentation(teacher=teacher).to_html())["frames"][12:]
+        told[teacher] = ["the teacher says 2" in frame[0] for frame in frames]
+    assert not told["after"][0]
+    assert told["after"][-1]
+    assert all(told["throughout"])
+    assert all(told["in-step"])
+
+
 def test_a_presentation_shows_what_the_rule_sees():
     made = a_presentation()
     frames = data_of(made.to_html())["frames"]

@@ -44,20 +44,20 @@ class GenerativeConfiguration(Configuration):
     dataset: str = "mnist"
     samples: PositiveInt = 10_000  # to learn from
     held_out: PositiveInt = 1_000  # to choose by
-    tested: PositiveInt = 2_000
-    named: PositiveInt = 5_000  # whose labels the linear map is told
+    tested: PositiveInt = 1_000
+    named: PositiveInt = 2_000  # whose labels the linear map is told
     causes: PositiveInt = 128
     above: PositiveInt = 32  # causes of causes
     epochs: PositiveInt = 6
     batch_size: PositiveInt = 100
     steps: PositiveInt = 40  # of inference, or of the walk, while learning
-    settling: PositiveInt = 600  # of inference, when asked
+    settling: PositiveInt = 300  # of inference, when asked
     # Divided by the square of the contrast, with which curvature grows.
     step_size: PositiveFloat = 0.16
     contrasts: tuple[PositiveFloat, ...] = (2.0, 4.0, 8.0)
     decays: tuple[NonNegativeFloat, ...] = (0.0, 1e-5, 1e-4)
     rates: tuple[PositiveFloat, ...] = (0.0003, 0.001, 0.003)
-    most_rates: PositiveInt = 4
+    most_rates: PositiveInt = 5
     rounds: PositiveInt = 50
     ridges: tuple[PositiveFloat, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
     ridge: PositiveFloat = Field(default=0.1)  # of the map from causes to digits, standardised

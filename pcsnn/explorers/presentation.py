@@ -111,7 +111,8 @@ def _told(
 ) -> str:
     values = sum(int(now.spikes[0].sum()) for now in so_far)
     errors = sum(int(told.spikes.sum()) for now in so_far for told in now.told if told is not None)
-    teacher = f"the teacher says {y}" if so_far[-1].t > rule.free + rule.dt / 2 else "no teacher"
+    speaks = len(so_far) > rule.times.teacher
+    teacher = f"the teacher says {y}" if speaks else "no teacher"
     return (
         f"{name}, {1000 * so_far[-1].t:.0f} ms: the output says {said}, {teacher}; "
         f"{values} value spikes and {errors} error spikes so far."

@@ -15,7 +15,7 @@ from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
 
 TEACHERS = ("after", "throughout", "in-step")
-#: How much of its word a teacher in step leaves to all classes alike: no current is infinite.
+#: What a teacher in step leaves of its word to all classes alike, as no current is infinite.
 DOUBT = 0.01
 
 
