@@ -1,5 +1,7 @@
 """How nbval runs the chapters, and how it compares figures."""
 
+import os
+import tempfile
 from typing import Any
 
 from nbval.kernel import RunningKernel
@@ -14,6 +16,12 @@ def _execute(self: RunningKernel, source: str, allow_stdin: bool | None = None) 
     Without one, IPython overlooks the semicolon at the end of a cell and shows its last value.
     """
     return self.kc.execute(source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+
+
+# A history of its own for each process of tests: kernels that share one lock each other out of it,
+# and IPython then says so in the output of a cell.
+_own = tempfile.TemporaryDirectory(prefix="ipython-")
+os.environ["IPYTHONDIR"] = _own.name
 
 
 class Drawn(dict[str, Any]):

@@ -95,6 +95,23 @@ def test_a_cell_that_differs_is_found(book, capsys):
     assert portable.run("threads", "toy", {}, resume=True) == found["threads", "toy"]
 
 
+def test_each_process_of_tests_has_a_history_of_its_own(book):
+    """Kernels that share one lock each other out, and say so in the output of some cell."""
+    shared = str(book / "shared")
+    code = f"import os\nprint(os.environ['IPYTHONDIR'] != {shared!r})\n"
+    code += "file = str(get_ipython().history_manager.hist_file)\n"
+    code += "print(file.startswith(os.environ['IPYTHONDIR']))"
+    output = nbformat.v4.new_output("stream", text="True\nTrue\n")
+    cell = nbformat.v4.new_code_cell(code, outputs=[output], execution_count=1)
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, book / "chapters" / "toy.ipynb")
+    variables = portable.environment("default", book) | {"IPYTHONDIR": shared}
+    found = portable.run("default", "toy", variables, resume=False)
+    assert found == portable.Found(1, ())
+    assert not (book / "shared").exists()
+
+
 def test_a_chapter_that_does_not_run_is_no_equal_one(book):
     found = portable.run("default", "not_there", dict(portable.os.environ), resume=False)
     assert found == portable.Found(0, ("did not run",))
