@@ -142,8 +142,10 @@ def to_svg(figure: Figure, alt: str) -> str:
 class Shown:
     """A figure ready for a notebook: inline SVG first, PNG for whoever shows no SVG."""
 
-    def __init__(self, figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> None:
-        self.alt = alt
+    def __init__(
+        self, figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE, caption: str = ""
+    ) -> None:
+        self.alt, self.caption = alt, caption
         self.svg = to_svg(figure, alt)
         self.png = _png(figure)
         self.drawn = drawn.drawn(figure, tolerance)
@@ -151,14 +153,22 @@ class Shown:
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """What Jupyter asks for, and what tells a wrong figure from this one."""
         return {
-            "text/html": f'<div class="figure">{self.svg}</div>',
+            "text/html": self._html(),
             "image/png": base64.b64encode(self.png).decode(),
-            "text/plain": f"Figure: {self.alt}",
+            "text/plain": f"Figure: {self.caption} {self.alt}".replace("  ", " "),
             drawn.MIME: self.drawn,
         }
 
+    def _html(self) -> str:
+        if not self.caption:
+            return f'<div class="figure">{self.svg}</div>'
+        caption = html.escape(self.caption, quote=False)
+        return f'<figure class="figure">{self.svg}<figcaption>{caption}</figcaption></figure>'
 
-def show(figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> Shown:
+
+def show(
+    figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE, *, caption: str = ""
+) -> Shown:
     """Show a figure as the last line of a cell, with the words that stand for it.
 
     Args:
@@ -166,6 +176,7 @@ def show(figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> Shown:
         alt: what the figure shows, for readers who do not see it: the axes, and the finding.
         tolerance: how far the figure may differ when it is drawn again: see
             :func:`pcsnn.drawn.drawn`.
+        caption: what stands below it, for all readers: what is drawn, and what to see in it.
 
     Raises:
         TypeError: for what is no figure.
@@ -178,8 +189,10 @@ def show(figure: Figure, alt: str, tolerance: float = drawn.TOLERANCE) -> Shown:
         raise TypeError(f"figure must be a Matplotlib figure, not {type(figure).__name__}{hint}")
     if not isinstance(alt, str):
         raise TypeError(f"alt must be a text, not {type(alt).__name__}")
+    if not isinstance(caption, str):
+        raise TypeError(f"caption must be a text, not {type(caption).__name__}")
 
-    shown = Shown(figure, alt, tolerance)
+    shown = Shown(figure, alt, tolerance, caption)
     plt.close(figure)
     return shown
 

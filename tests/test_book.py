@@ -269,6 +269,22 @@ def test_every_image_has_a_text_and_no_id_is_given_twice(site):
         assert len(page.select("article h1")) == 1 or path.stem == "search", path.name
 
 
+def test_every_figure_has_a_number_and_a_caption(site):
+    numbers, seen = [], 0
+    for path in built.pages(site):
+        for figure in built.page(path).select(".cell_output div.figure:not([data-box])"):
+            assert figure.parent.name == "figure", path.name
+            caption = figure.parent.select_one("figcaption")
+            number = caption.select_one(".caption-number").get_text().strip()
+            words = caption.select_one(".caption-text").get_text()
+            assert re.fullmatch(r"Fig\. [\d.]+", number), path.name
+            assert 8 <= len(words.split()) <= 70, words
+            numbers.append(number)
+            seen += 1
+    assert seen > 90
+    assert len(set(numbers)) == seen
+
+
 def test_every_verdict_is_a_badge_that_the_ledger_links_to(site, ledger):
     rows = built.page(site / "ledger.html")
     for entry in ledger.values():

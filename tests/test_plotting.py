@@ -53,6 +53,15 @@ def test_a_notebook_gets_both_forms_and_the_figure_is_closed():
     assert plt.get_fignums() == []
 
 
+def test_a_caption_stands_below_the_figure_and_is_no_markup():
+    bundle = plotting.show(draw(), "a line", caption="x < y & so on")._repr_mimebundle_()
+    assert bundle["text/html"].startswith('<figure class="figure"><svg')
+    assert bundle["text/html"].endswith("<figcaption>x &lt; y &amp; so on</figcaption></figure>")
+    assert bundle["text/plain"] == "Figure: x < y & so on a line"
+    with pytest.raises(TypeError, match="caption must be a text, not int"):
+        plotting.show(draw(), "a line", caption=3)
+
+
 def test_a_figure_without_words_is_refused():
     with pytest.raises(ValueError, match="alt must say"):
         plotting.show(draw(), " ")
