@@ -256,13 +256,17 @@ def test_the_images_of_the_test_choose_nothing(monkeypatch, tmp_path, name):
     assert torch.equal(seen["held out"], training[-100:] - mean)
 
 
-def test_inference_that_does_not_settle_is_no_answer():
+def test_inference_that_does_not_settle_is_no_answer(monkeypatch):
     def diverges(model, images):
         raise DivergenceError("no")
 
-    assert generative.judged(diverges, None, images()) == math.inf
-    assert generative.judged(lambda model, images: math.nan, None, images()) == math.inf
-    assert generative.judged(lambda model, images: 2.0, None, images()) == 2.0
+    for gap_error, found in (
+        (diverges, math.inf),
+        (lambda model, images: math.nan, math.inf),
+        (lambda model, images: 2.0, 2.0),
+    ):
+        monkeypatch.setattr(generative, "gap_error", gap_error)
+        assert generative.settled_error(None, images()) == found
 
 
 @pytest.mark.parametrize("name", generative.PREDICTIVE)

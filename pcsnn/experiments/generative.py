@@ -4,22 +4,21 @@ Networks learn images of digits without their labels, and are asked to draw imag
 not seen, to fill in the lower half of them from the upper, and for their causes, of which a linear
 map is then to say the digit. Beside them stand an autoencoder of the same size, plain and taught to
 fill in what half of an image does not show, and formulas: principal components, and the conditional
-mean of a Gaussian. What a model has to be told, its
-learning rate and the contrast of the images (for the autoencoder its weight decay, for the Gaussian
-what is added to its covariance), is chosen by the lower halves of images that nobody learns from.
+mean of a Gaussian. What a model has to be told, its learning rate and the contrast of the images
+(for autoencoders their weight decay, for the Gaussian what is added to its covariance), is chosen
+by the lower halves of images that nobody learns from.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from pydantic import Field, JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import JsonValue, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pcsnn import data
@@ -60,7 +59,7 @@ class GenerativeConfiguration(Configuration):
     most_rates: PositiveInt = 5
     rounds: PositiveInt = 50
     ridges: tuple[PositiveFloat, ...] = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-    ridge: PositiveFloat = Field(default=0.1)  # of the map from causes to digits, standardised
+    ridge: PositiveFloat = 0.1  # of the map from causes to digits, standardised
 
 
 def settings(configuration: GenerativeConfiguration) -> list[Setting]:
@@ -138,8 +137,7 @@ def chosen(
     def reached(extra: float, rate: float) -> float:
         """Minus the error on what was held out."""
         model = learnt(c, name, extra, rate, c.seeds[0], learning)
-        error = math.inf if model is None else judged(gap_error, model, held_out)
-        return -error
+        return -math.inf if model is None else -settled_error(model, held_out)
 
     for extra in c.decays if name in AUTOENCODERS else c.contrasts:
         found = search(partial(reached, extra), c.rates, c.most_rates)
@@ -150,10 +148,10 @@ def chosen(
     return shown, extra, rate
 
 
-def judged(error: Callable[[Any, Tensor], float], model: models.Model, images: Tensor) -> float:
-    """An error, infinite where inference does not settle."""
+def settled_error(model: models.Model, images: Tensor) -> float:
+    """:func:`gap_error`, infinite where inference does not settle."""
     try:
-        found = error(model, images)
+        found = gap_error(model, images)
     except DivergenceError:
         return math.inf
     return found if math.isfinite(found) else math.inf

@@ -59,7 +59,7 @@ def filtering() -> Explorer:
             draw(axes)
         picture = plotting.show(both, ". ".join(about) + at)
     data = {"trains": [_digits(*train) for train in zip(times, marks, strict=True)]}
-    return Explorer("filtering", SLIDERS, panels, _words(off), picture, data=data)
+    return Explorer("filtering", SLIDERS, panels, _words(off), picture, data=data, shared="lines")
 
 
 def candidates() -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:

@@ -57,7 +57,7 @@ def lif() -> Explorer:
         _draw_voltage(row[0])
         _draw_rates(row[1])
         picture = plotting.show(both, ". ".join(about) + at)
-    return Explorer("lif", SLIDERS, panels, readout, picture)
+    return Explorer("lif", SLIDERS, panels, readout, picture, shared="lines")
 
 
 def _draw_voltage(axes: Axes) -> None:

@@ -196,6 +196,7 @@ class Explorer:
         picture: all panels in one figure, for readers that show no SVG, and their words.
         table: the numbers behind the panels.
         data: what the script needs to know, in JSON's types.
+        shared: the name of a script in this package that goes before its own, in one scope.
     """
 
     def __init__(
@@ -208,8 +209,10 @@ class Explorer:
         *,
         table: Table | None = None,
         data: Mapping[str, Any] | None = None,
+        shared: str = "",
     ) -> None:
         self.name = name
+        self.shared = shared
         self.controls = controls
         self.panels = panels
         self.readout = readout
@@ -222,6 +225,9 @@ class Explorer:
         source = files("pcsnn.explorers")
         style = (source / "explorer.css").read_text(encoding="utf-8")
         script = (source / f"{self.name}.js").read_text(encoding="utf-8")
+        if self.shared:
+            before = (source / f"{self.shared}.js").read_text(encoding="utf-8")
+            script = f'(() => {{\n"use strict";\n{before}\n{script}}})();\n'
         controls = "\n".join(control.to_html(self.name) for control in self.controls)
         panels = "\n".join(panel.to_html() for panel in self.panels)
         if not any(isinstance(control, Steps) for control in self.controls):
