@@ -10,13 +10,14 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
+from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.predictive.zil import ZIL
 from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
 from pcsnn.spiking.doors import neurons_of
-from pcsnn.spiking.errors import as_messages
+from pcsnn.spiking.errors import Messages, as_messages
 
 LOSS = "cross_entropy"
 AT_A_TIME = 500  # samples, where nothing is learnt
@@ -29,7 +30,8 @@ class Rung:
     Attributes:
         rule: ``"backprop"``, ``"il"``, ``"z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
-        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events.
+        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``,
+            ``"drawn"`` and ``"late"`` are :mod:`~pcsnn.experiments.spiking_messages`.
         derivative: what stands for the slope.
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
@@ -115,6 +117,21 @@ GIVEN_BACK: Mapping[str, Rung] = {
     "two-layers-exact-slope": replace(RUNGS["two-layers"], derivative="exact"),
 }
 
+_DEEP = RUNGS["two-layers"]
+
+#: The same, with errors that have one property of spikes and not the others; and with graded errors
+#: and one more constraint less.
+TOLD: Mapping[str, Rung] = {
+    "told-events": replace(_DEEP, messages="sigma-delta"),
+    "graded-constant": replace(_DEEP, messages="graded", input="constant"),
+    "graded-gated": replace(_DEEP, messages="graded", always=False),
+    "graded-exact-feedback": replace(_DEEP, messages="graded", feedback="exact"),
+    "told-drawn": replace(_DEEP, messages="drawn"),
+    "told-late": replace(_DEEP, messages="late"),
+    "told-rates": replace(_DEEP, messages="rates"),
+    "graded-exact-slope": replace(_DEEP, messages="graded", derivative="exact"),
+}
+
 _NO_PHASES = replace(_STRICT, teacher="throughout")
 
 #: The strict network with phases, without, and without but for one other thing that is changed.
@@ -128,7 +145,7 @@ PHASES: Mapping[str, Rung] = {
 }
 
 #: Every one of them by its name.
-NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **PHASES}
+NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **TOLD, **PHASES}
 
 #: Those that are compared on fewer samples too.
 COMPARED = (
@@ -177,10 +194,17 @@ def make_rule(
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
     taught += (rung.longer - 1) * (free + taught)
-    messages = {"graded": "graded", "pairs": Pairs(gain * rung.finer), "sigma-delta": events}
+    messages: dict[str, Messages] = {
+        "graded": Graded(),
+        "pairs": Pairs(gain * rung.finer),
+        "sigma-delta": events,
+        "rates": Rates(gain),
+        "drawn": Drawn(gain, seed=seed),
+        "late": Late(),
+    }
     return SpikingPredictiveCoding(
         LOSS,
-        messages=messages[rung.messages],  # type: ignore[arg-type]
+        messages=messages[rung.messages],
         derivative=rung.derivative,
         feedback=feedback,
         coupling=rung.coupling,
