@@ -145,11 +145,13 @@ def taught(
 def build(c: DepthConfiguration, setting: Setting, learning: data.Dataset, seed: int) -> nn.Module:
     """A network with as many hidden layers as the setting says."""
     inputs, outputs = learning.inputs.shape[1], len(learning.classes)
-    hidden = int(setting.values["hidden"])
+    hidden, device = int(setting.values["hidden"]), learning.device
     if setting.values["network"] == "residual":
-        return residual(inputs, c.width, hidden + 1, outputs, activation="tanh", seed=seed)
+        return residual(
+            inputs, c.width, hidden + 1, outputs, activation="tanh", seed=seed, device=device
+        )
     sizes = [inputs, *[c.width] * hidden, outputs]
-    return mlp(sizes, "tanh", init="orthogonal", seed=seed)
+    return mlp(sizes, "tanh", init="orthogonal", seed=seed, device=device)
 
 
 def make_rule(

@@ -198,7 +198,7 @@ def streamed(
     every = c.every if part == "drift" else 0
     found: dict[str, JsonValue] = {"rates": rounded(rates)}
     for prefix, pool, seeds in (("choosing_", choose, c.choosing), ("", learn, c.judged)):
-        crowd = streams.crowd(sizes, activation, seeds, len(rates))
+        crowd = streams.crowd(sizes, activation, seeds, len(rates), learn.device)
         stream = streams.draw(pool, seeds, c.images, every)
         right = streams.follow(crowd, rule, rates, stream).double()
         found[prefix + "seen"] = rounded(right.mean(0))
@@ -265,7 +265,8 @@ def judged(record: Record, part: str, network: str, rule: str) -> np.ndarray:
     return table[chosen(record, part, network, rule)]
 
 
-_FEW: dict[str, dict[str, tuple[float, ...]]] = {
+#: For smoke: a rate that is too large among them.
+FEW_RATES: dict[str, dict[str, tuple[float, ...]]] = {
     network: {rule: (0.02, 0.2, 5000.0) for rule in ("backprop", "il")}
     for network in ("sigmoid", "tanh")
 }
@@ -279,7 +280,7 @@ EXPERIMENT = Experiment(
             seeds=(0, 1), width=8, settle=60, sizes=(4, 6, 3), most=40,
             depths={"linear": (2, 3), "tanh": (2,), "orthogonal": (2,)},
             dataset="digits", pool=1, hidden=(8, 8), images=60, every=20, judged=(0, 1),
-            choosing=(100, 101), steps=10, rates=_FEW,
+            choosing=(100, 101), steps=10, rates=FEW_RATES,
         ),
         "laptop": ProspectiveConfiguration(),
         "paper": ProspectiveConfiguration(

@@ -82,7 +82,7 @@ def drifted(labels: Tensor, every: int, classes: int, seed: int) -> Tensor:
     for start in range(every, len(labels), every):
         names = torch.arange(classes)
         names[kept:] = kept + torch.randperm(classes - kept, generator=generator)
-        found[start : start + every] = names[labels[start : start + every]]
+        found[start : start + every] = names.to(labels.device)[labels[start : start + every]]
     return found
 
 
@@ -102,17 +102,25 @@ def draw(pool: data.Dataset, seeds: Sequence[int], count: int, every: int = 0) -
         raise ValueError(f"count must be at most {len(pool)}, the size of the pool, not {count}")
     classes, inputs, labels = len(pool.classes), [], []
     for seed in seeds:
-        order = torch.randperm(len(pool), generator=as_generator(seed))[:count]
+        shuffled = torch.randperm(len(pool), generator=as_generator(seed))
+        order = shuffled[:count].to(pool.labels.device)
         own = pool.labels[order]
         inputs.append(pool.inputs[order])
         labels.append(drifted(own, every, classes, seed + 1_000_000) if every else own)
     return Stream(torch.stack(inputs), torch.stack(labels), classes)
 
 
-def crowd(sizes: Sequence[int], activation: str, seeds: Sequence[int], rates: int) -> Network:
+def crowd(
+    sizes: Sequence[int],
+    activation: str,
+    seeds: Sequence[int],
+    rates: int,
+    device: str | torch.device = "cpu",
+) -> Network:
     """One network for each rate and seed: number ``r S + s`` of the stack has rate r and seed s."""
     networks = [
-        mlp(sizes, activation, bias=False, init="glorot-uniform", seed=seed) for seed in seeds
+        mlp(sizes, activation, bias=False, init="glorot-uniform", seed=seed, device=device)
+        for seed in seeds
     ]
     return stack(networks * rates)
 
@@ -124,7 +132,7 @@ def step(network: Network, rule: LearningRule, x: Tensor, y: Tensor, rates: Tens
     with torch.no_grad():
         for p in network.parameters():
             assert p.grad is not None
-            p.sub_(rates.view(-1, *(1 for _ in p.shape[1:])) * p.grad)
+            p.sub_(rates.to(p).view(-1, *(1 for _ in p.shape[1:])) * p.grad)
     return report
 
 
@@ -142,7 +150,7 @@ def follow(network: Network, rule: LearningRule, rates: Tensor, stream: Stream) 
     """
     seeds, count = stream.labels.shape
     own = rates.repeat_interleave(seeds)
-    right = torch.zeros(count, len(rates), seeds, dtype=torch.bool)
+    right = torch.zeros(count, len(rates), seeds, dtype=torch.bool, device=stream.inputs.device)
     for t in range(count):
         x = stream.inputs[:, t].repeat(len(rates), 1).unsqueeze(1)
         y = stream.targets(t).repeat(len(rates), 1).unsqueeze(1)

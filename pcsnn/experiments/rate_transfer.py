@@ -87,6 +87,7 @@ def loss_after(
     network = residual(
         learning.inputs.shape[1], int(v["width"]), int(v["depth"]), len(learning.classes),
         activation="tanh", parametrisation=str(v["parametrisation"]), seed=seed,
+        device=learning.device,
     )  # fmt: skip
     optimiser = torch.optim.SGD(network.parameters(), lr=rate)
     if not taught(network, _rule(c, str(v["rule"])), optimiser, learning, c, seed):

@@ -61,8 +61,8 @@ def execute(configuration: BesideConfiguration, setting: Setting, context: Conte
     training, test = datasets(c.dataset, context.device)
     learning, held_out = split(training, c.samples, c.held_out)
 
-    def reads(rate: float, seed: int, judge: data.Dataset) -> float:
-        """What one network reads in the end: nothing, where it has diverged."""
+    def reads(rate: float, seed: int, judge: data.Dataset) -> tuple[float, Climb]:
+        """What one network reads in the end, nothing where it has diverged; and the network."""
         climber = Climb(c, rung, learning, seed)
         # Several networks learn in a run, each from a checkpoint of its own.
         mine = context.checkpoint.with_stem(f"{context.checkpoint.stem}-{rate:g}-{seed}")
@@ -72,7 +72,7 @@ def execute(configuration: BesideConfiguration, setting: Setting, context: Conte
             after_epoch=lambda: None,
         )  # fmt: skip
         mine.unlink(missing_ok=True)
-        return 0.0 if history.diverged else climber.accuracy(judge)
+        return 0.0 if history.diverged else climber.accuracy(judge), climber
 
     tried: dict[float, float] = {}
     seeds, rate = c.seeds, c.rates.get(rung, 0.0)
@@ -80,14 +80,17 @@ def execute(configuration: BesideConfiguration, setting: Setting, context: Conte
         seeds = (setting.seed,)
     else:
         first = c.online if NAMED[rung].online else c.batches
-        tried = search(lambda one: reads(one, c.seeds[0], held_out), first, c.most_rates)
+        tried = search(lambda one: reads(one, c.seeds[0], held_out)[0], first, c.most_rates)
         rate = max(tried, key=lambda one: tried[one])
+    ends = [reads(rate, seed, test) for seed in seeds]
     values: dict[str, JsonValue] = {
         "rates": list(tried),
         "validation": list(tried.values()),
         "rate": rate,
-        "test_accuracy": [reads(rate, seed, test) for seed in seeds],
+        "test_accuracy": [accuracy for accuracy, _ in ends],
     }
+    seen = [climber.compare(climber.network) for _, climber in ends]
+    values |= {key: [one[key] for one in seen] for key in seen[0]}
     return Outcome(
         values=values, datasets=checksums(training, test), seconds=time.perf_counter() - start
     )

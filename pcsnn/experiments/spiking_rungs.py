@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +64,17 @@ class Rung:
     gate: bool = False
     rest: bool = False
     longer: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what only the circuit has, where the rule is another."""
+        only = {"z-il": ("messages", "feedback")}.get(self.rule, ())
+        own = ("rule", "hidden_learns", "layers", "online", "finer", *only)
+        plain = {f.name: f.default for f in fields(self)}
+        odd = [n for n in plain if n not in own and getattr(self, n) != plain[n]]
+        if self.rule != "circuit" and odd:
+            raise ValueError(f"a rung by {self.rule!r} has no {odd[0]}: that is the circuit's")
+        if self.rule == "z-il" and self.messages not in ("graded", "sigma-delta"):
+            raise ValueError(f"messages of Z-IL are at once, and {self.messages!r} take time")
 
 
 _STRICT = Rung(messages="pairs", feedback="learned", input="poisson", always=True)
@@ -132,6 +143,12 @@ TOLD: Mapping[str, Rung] = {
     "graded-exact-slope": replace(_DEEP, messages="graded", derivative="exact"),
 }
 
+#: Between two rungs of the ladder: events of a third, and the strict network coupled by less.
+BETWEEN: Mapping[str, Rung] = {
+    "event-z-il-third": replace(RUNGS["event-z-il"], finer=3.0),
+    "always-plastic-between": replace(_STRICT, coupling=0.3),
+}
+
 _NO_PHASES = replace(_STRICT, teacher="throughout")
 
 #: The strict network with phases, without, and without but for one other thing that is changed.
@@ -145,7 +162,7 @@ PHASES: Mapping[str, Rung] = {
 }
 
 #: Every one of them by its name.
-NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **TOLD, **PHASES}
+NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **TOLD, **BETWEEN, **PHASES}
 
 #: Those that are compared on fewer samples too.
 COMPARED = (
@@ -184,7 +201,13 @@ def make_rule(
         free: seconds before the teacher speaks.
         taught: seconds that it speaks, all of them plastic, in a presentation of usual length.
         inference: steps of inference learning, and their size.
+
+    Raises:
+        ValueError: where the rung's way back is its own and there is none, or the other way round.
     """
+    if (feedback is None) != (rung.feedback == "exact"):
+        has = "none is" if feedback is None else "matrices are"
+        raise ValueError(f"the feedback of the rung is {rung.feedback!r}, and {has} given")
     if rung.rule == "backprop":
         return Backprop(LOSS)
     if rung.rule == "il":
