@@ -20,10 +20,14 @@ from pcsnn.experiments import (
     RunRecord,
     Setting,
     backprop_mnist,
+    depth,
+    generative_models,
+    inference_steps,
     learning_rates,
     learning_rules,
     load_record,
     mnist_facts,
+    prospective_streams,
     weight_transport,
 )
 from pcsnn.experiments.machinery import machines, provenance, record, runner
@@ -586,3 +590,29 @@ def test_the_book_has_a_record_of_learning_by_every_rule():
         for run in found.select(rule="z-il", **case):
             assert run.values["largest_weight_difference"] < 1e-6
             assert run.curves["test_accuracy"][-1] > 0.93
+
+
+def deep(network):
+    return Setting(name="x", seed=0, values={"network": network, "hidden": 2})
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda like: depth.build(depth.SMOKE, deep("chain"), like, 0),
+        lambda like: depth.build(depth.SMOKE, deep("residual"), like, 0),
+        lambda like: prospective_streams.crowd([4, 3, 2], "tanh", (0, 1), 2, like.device),
+        lambda like: inference_steps.build("mu", 4, 2, 0, like.device),
+        lambda like: inference_steps.build("tanh-lecun", 4, 2, 0, like.device),
+        lambda like: generative_models.generator("linear", 4, 3, 2, 0, like.device),
+        lambda like: generative_models.generator("two-layers", 4, 3, 2, 0, like.device),
+        lambda like: generative_models.autoencoder(4, 3, 2, 0, like.device),
+    ],
+)  # fmt: skip
+def test_networks_are_made_where_the_data_are(build):
+    class Like:
+        device = torch.device("meta")
+        inputs = torch.zeros(3, 4)
+        classes = ("a", "b")
+
+    assert {p.device.type for p in build(Like).parameters()} == {"meta"}

@@ -13,6 +13,7 @@ from pcsnn import data
 from pcsnn.experiments import (
     load_record,
     spiking_beside,
+    spiking_between,
     spiking_ladder,
     spiking_phases,
     spiking_rates,
@@ -25,13 +26,17 @@ from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
 from pcsnn.experiments.spiking_rungs import (
     BESIDE,
+    BETWEEN,
     GIVEN_BACK,
     NAMED,
     PHASES,
     RUNGS,
+    Rung,
     events_of,
     kind_of,
+    make_rule,
 )
+from pcsnn.predictive.feedback import Feedback
 from pcsnn.spiking import SigmaDelta
 from tests.toy_experiment import recorded
 
@@ -391,3 +396,58 @@ def test_what_stands_beside_the_ladder_is_chosen_by_what_was_held_out(rung, tmp_
     test = data.load("digits", "test", normalise="unit")
     assert found["test_accuracy"] == [climber.accuracy(test)]
     assert not list(tmp_path.glob("network*"))
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"rule": "z-il", "messages": "pairs"}, "pairs"),
+        ({"rule": "z-il", "input": "poisson"}, "input"),
+        ({"rule": "backprop", "messages": "pairs"}, "messages"),
+        ({"rule": "backprop", "always": True}, "always"),
+        ({"rule": "il", "feedback": "fixed"}, "feedback"),
+        ({"rule": "il", "values": "graded"}, "values"),
+    ],
+)
+def test_a_rung_that_contradicts_itself_is_refused(odd, said):
+    with pytest.raises(ValueError, match=said):
+        Rung(**odd)
+
+
+def test_a_rung_and_its_matrices_have_to_agree():
+    sizes = {"gain": 20.0, "threshold": 0.1, "free": 0.06, "taught": 0.02, "inference": (2, 0.1)}
+    network = climb_of("pairs").network
+    with pytest.raises(ValueError, match="'learned', and none is given"):
+        make_rule(RUNGS["learned-feedback"], None, 0, **sizes)
+    with pytest.raises(ValueError, match="'exact', and matrices are given"):
+        make_rule(RUNGS["pairs"], Feedback.random(network, 0), 0, **sizes)
+
+
+def test_between_two_rungs_one_setting_lies_between():
+    third, (coarse, fine) = (
+        BETWEEN["event-z-il-third"],
+        (RUNGS[name] for name in ("event-z-il", "event-z-il-fine")),
+    )
+    assert coarse.finer < third.finer < fine.finer
+    assert dataclasses.replace(third, finer=coarse.finer) == coarse
+    half = BETWEEN["always-plastic-between"]
+    strict, coupled = RUNGS["always-plastic"], RUNGS["always-plastic-coupled"]
+    assert strict.coupling < half.coupling < coupled.coupling
+    assert dataclasses.replace(half, coupling=0.0) == strict
+
+
+def test_between_two_rungs_what_is_sent_is_written_down(tmp_path):
+    c = spiking_between.EXPERIMENT.configurations["smoke"].model_copy(update={"samples": 60})
+    found = {}
+    for setting in spiking_between.settings(c):
+        if setting.seed in (None, c.seeds[0]):
+            context = Context("cpu", tmp_path / f"{setting.name}.pt")
+            found[setting.values["rung"]] = spiking_between.execute(c, setting, context).values
+    for rung, keys in (
+        ("event-z-il-third", {"error_spikes", "silent_samples"}),
+        ("always-plastic-between", {"error_spikes", "value_spikes", "feedback_2"}),
+    ):
+        assert keys <= set(found[rung])
+        assert all(len(found[rung][key]) == len(found[rung]["test_accuracy"]) for key in keys)
+    assert found["event-z-il-third"]["rates"] == [0.03]
+    assert found["always-plastic-between"]["rates"] == []

@@ -86,10 +86,10 @@ def learnt(
         seed: of the weights, the order, and the noise.
         learning: images in deviations from their mean.
     """
-    pixels = learning.inputs.shape[1]
+    pixels, device = learning.inputs.shape[1], learning.device
     model: models.Generator | models.Autoencoder
     if name in AUTOENCODERS:
-        network = models.autoencoder(pixels, c.causes, c.above, seed)
+        network = models.autoencoder(pixels, c.causes, c.above, seed, device)
         rule: LearningRule = Backprop("squared_error")
         model = models.Autoencoder(network, c.rounds)
         if name == "denoising":
@@ -97,7 +97,7 @@ def learnt(
         decay = extra
     else:
         kind, step_size = "linear" if name == "sampled" else name, c.step_size / extra**2
-        network = models.generator(kind, pixels, c.causes, c.above, seed)
+        network = models.generator(kind, pixels, c.causes, c.above, seed, device)
         rule = InferenceLearning(steps=c.steps, step_size=step_size)
         if name == "sampled":
             rule = models.SampledLearning(c.steps, step_size, 3000 + seed)
@@ -208,7 +208,8 @@ def formula(
         return models.Nearest(images), []
     if name == "principal":
         return models.Principal(images, c.causes), []
-    zero, eye = torch.zeros(images.shape[1]), torch.eye(images.shape[1]).double()
+    zero = images.new_zeros(images.shape[1])
+    eye = torch.eye(len(zero)).to(zero).double()
     if name == "mean":
         return models.Gaussian(zero, eye), []
     S = images.double().mT @ images.double() / len(images)

@@ -54,12 +54,16 @@ def heavy_tailed() -> Energy:
     return NegativeLogLikelihood(lambda u: Cauchy(u, torch.ones_like(u)))
 
 
-def generator(name: str, pixels: int, causes: int, above: int, seed: int) -> Network:
+def generator(
+    name: str, pixels: int, causes: int, above: int, seed: int, device: str | torch.device = "cpu"
+) -> Network:
     """A network from a constant to images: ``"linear"``, ``"sparse"`` or ``"two-layers"``."""
     if name == "two-layers":
-        return mlp([1, above, causes, pixels], "tanh", init="lecun", seed=seed)
+        return mlp([1, above, causes, pixels], "tanh", init="lecun", seed=seed, device=device)
     prior = [heavy_tailed()] if name == "sparse" else "gaussian"
-    return mlp([1, causes, pixels], "identity", energies=prior, init="lecun", seed=seed)
+    return mlp(
+        [1, causes, pixels], "identity", energies=prior, init="lecun", seed=seed, device=device
+    )
 
 
 def ones(images: Tensor) -> Tensor:
@@ -217,10 +221,12 @@ class Denoising(Autoencoder):
         return images * halves[which.to(images.device)], images
 
 
-def autoencoder(pixels: int, causes: int, above: int, seed: int) -> Network:
+def autoencoder(
+    pixels: int, causes: int, above: int, seed: int, device: str | torch.device = "cpu"
+) -> Network:
     """The two-layer generator with its mirror image before it."""
     sizes = [pixels, causes, above, causes, pixels]
-    return mlp(sizes, "tanh", init="lecun", seed=seed)
+    return mlp(sizes, "tanh", init="lecun", seed=seed, device=device)
 
 
 class Gaussian:
