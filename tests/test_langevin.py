@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pcsnn
-from pcsnn.energies import Categorical
+from pcsnn.energies import Categorical, Gaussian
 from tests.strategies import relative_error
 
 DOUBLE = torch.float64
@@ -69,6 +69,32 @@ def test_small_steps_are_the_posterior_itself(variables):
     mean, found = walked(variables, 0.01, steps=1000, apart=200)
     assert float(mean.abs().max()) < 0.02
     assert relative_error(found, torch.linalg.inv(H)) < 0.02
+
+
+@pytest.mark.parametrize("variables", ["values", "errors"])
+def test_where_nodes_have_precisions_it_is_their_posterior(variables):
+    variances = (0.5, torch.tensor([2.0, 1.0, 0.7], dtype=DOUBLE))
+    network, x, y = scene()
+    guarded = pcsnn.mlp(
+        network.sizes, "identity", dtype=DOUBLE,
+        energies=[Gaussian(variance=variance) for variance in variances],
+    )  # fmt: skip
+    for mine, its in zip(guarded.layers, network.layers, strict=True):
+        mine.load_state_dict(its.state_dict())
+    W = [layer.linear.weight.detach() for layer in guarded.layers]
+    P = [torch.eye(n, dtype=DOUBLE) / v for n, v in zip((2, 3), variances, strict=True)]
+    H = torch.zeros(5, 5, dtype=DOUBLE)
+    H[:2, :2] = P[0] + W[1].T @ P[1] @ W[1]
+    H[2:, 2:] = P[1] + W[2].T @ W[2]
+    H[2:, :2] = -P[1] @ W[1]
+    H[:2, 2:] = H[2:, :2].T
+    states = pcsnn.infer(
+        guarded, x, y, steps=2400, step_size=0.02, variables=variables, temperature=1.0, seed=7
+    )
+    found = torch.cat(
+        [torch.cat(s.values[:-1], 1) for s in states if s.t >= 600 and s.t % 100 == 0]
+    )
+    assert relative_error(torch.cov(found.T), torch.linalg.inv(H)) < 0.03
 
 
 def test_a_seed_is_one_walk():
