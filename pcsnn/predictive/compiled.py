@@ -69,6 +69,13 @@ class Form(NamedTuple):
         return self.copies or 1
 
 
+class Tensors(NamedTuple):
+    """What a network computes with, as it is now: weight and bias of each layer in a row."""
+
+    own: list[nn.Parameter | None]
+    held: list[int]  # where each begins in memory; 0 where there is no bias
+
+
 @lru_cache(maxsize=1)
 def kernel() -> ModuleType | None:
     """The compiled functions, imported when they are first wanted.
@@ -107,25 +114,23 @@ def present(
         return None, "the kernel knows a pcsnn.Network only"
     if reason := network.not_plain():
         return None, reason
-    parts = network.parts()
-    form = _form(network, parts, energy, rule)
-    if isinstance(form, str):
-        return None, form
+    found = _form(network, energy, rule)
+    if isinstance(found, str):
+        return None, found
     plan = rule.plan(network)
     if isinstance(plan, str):
         return None, plan
     if kernel() is None:
         return None, "numba or SciPy is not installed"
     assert torch.is_tensor(x)
-    return _run(rule, network, parts, form, plan, x, y, learning_rate)
+    return _run(rule, network, *found, plan, x, y, learning_rate)
 
 
-def _form(
-    network: Network, parts: list[Parts], energy: OutputEnergy, rule: LocalRule
-) -> Form | str:
-    """The network's form, or why the kernel cannot take it."""
+def _form(network: Network, energy: OutputEnergy, rule: LocalRule) -> tuple[Form, Tensors] | str:
+    """The network's form and what it computes with, or why the kernel cannot take it."""
     if rule.feedback is not None:
         return "the kernel carries errors back through the weights alone, not through feedback"
+    parts = network.parts()
     if len(parts) < 2:
         return "there is no hidden layer"
     if network.value_nodes != "pre-activation":
@@ -136,63 +141,67 @@ def _form(
         return f"the loss is not the package's own {energy.loss.name}"
     if not all([e.is_unit for e in network.energies]):
         return "the kernel's hidden energies are unit Gaussians"
-    sigma = parts[0].activation
-    name = sigma.name
-    if name not in ACTIVATIONS or any([part.activation.name != name for part in parts[:-1]]):
+    squashes = [part.activation for part in parts[:-1]]
+    name = squashes[0].name
+    if name not in ACTIVATIONS or any([sigma.name != name for sigma in squashes]):
         return f"the kernel knows one hidden activation of {', '.join(ACTIVATIONS)}"
-    if not all([_is_own(part.activation) for part in parts[:-1]]):
+    if not all([_is_own(sigma) for sigma in squashes]):
         return f"an activation called {name} is not the package's own"
-    return _admit_tensors(network, parts) or Form(
-        (parts[0].weight.shape[-1], *[part.weight.shape[-2] for part in parts]),
-        network.copies,
-        ACTIVATIONS.index(name),
-        OUTPUTS.index(energy.loss.name),
-        parts[0].weight.dtype,
-    )
+    return _tensors(network, parts, ACTIVATIONS.index(name), OUTPUTS.index(energy.loss.name))
 
 
 def _is_own(sigma: Activation) -> bool:
     """Whether an activation with a known name is the one known by it, slope and all."""
     own = _OWN[sigma.name]
-    return type(sigma) is Activation and all(
-        its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)
-        for its, known in (
-            (sigma.function, own.function),
-            (sigma.derivative, own.derivative),
-            (sigma.product, own.product),
-        )
+    pairs = (
+        (sigma.function, own.function),
+        (sigma.derivative, own.derivative),
+        (sigma.product, own.product),
     )
+    return type(sigma) is Activation and all([
+        its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)
+        for its, known in pairs
+    ])  # fmt: skip
 
 
-def _admit_tensors(network: Network, parts: list[Parts]) -> str:
+def _tensors(
+    network: Network, parts: list[Parts], sigma: int, output: int
+) -> tuple[Form, Tensors] | str:
     """Hold all shapes against one another, for compiled code looks at addresses alone."""
     first = parts[0].weight
     dtype, n_in = first.dtype, first.shape[-1]
     K = () if network.copies is None else (network.copies,)
     if dtype not in (torch.float32, torch.float64) or not first.is_cpu:
         return "the kernel runs on the processor, in float32 or float64"
-    weights = 0
+    sizes, weights, own, held = [n_in], 0, [], []
     for l, (weight, bias, norm, _) in enumerate(parts):
-        n_out = weight.shape[-2]
         if norm is not None:
             return f"layers[{l}] has batch norm"
-        if weight.shape != (*K, n_out, n_in) or (bias is not None and bias.shape != (*K, n_out)):
-            raise ValueError(
-                f"layers do not fit: layers[{l}] has weights of shape {tuple(weight.shape)} where "
-                f"{(*K, n_out, n_in)} is needed"
-            )
-        for p in (weight, bias):
-            if p is not None and not (
-                p.dtype is dtype and p.is_cpu and p.is_contiguous() and p.layout is torch.strided
+        n_out = weight.shape[-2]
+        for p, shape in ((weight, (*K, n_out, n_in)), (bias, (*K, n_out))):
+            own.append(p)
+            if p is None:
+                held.append(0)
+                continue
+            if p.shape != shape:
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has parameters of shape {tuple(p.shape)} "
+                    f"where {shape} is needed"
+                )
+            if not (
+                p.dtype is dtype and p.is_cpu and p.layout is torch.strided and p.is_contiguous()
             ):
                 return f"layers[{l}] has parameters of another kind, or not contiguous ones"
-        weights += weight.numel() if l else 0
+            held.append(p.data_ptr())
+        sizes.append(n_out)
+        weights += n_in * n_out if l else 0
         n_in = n_out
-    if weights > LARGEST * (network.copies or 1):
+    if weights > LARGEST:
         return f"it is large: more than {LARGEST} weights behind the first stage"
-    if len({weight.data_ptr() for weight, *_ in parts}) < len(parts):
+    if len(set(held[::2])) < len(parts):
         return "some of its weights are tied"
-    return ""
+    form = Form(tuple(sizes), network.copies, sigma, output, dtype)
+    return form, Tensors(own, held)
 
 
 class Fixed(NamedTuple):
@@ -230,8 +239,8 @@ def _of_plan(form: Form, plan: Plan) -> Fixed:
 def _run(
     rule: LocalRule,
     network: Network,
-    parts: list[Parts],
     form: Form,
+    tensors: Tensors,
     plan: Plan,
     x: Tensor,
     y: Tensor,
@@ -243,14 +252,11 @@ def _run(
     squash = network.input_activation
     if squash.name != "identity" and rule.guards & FINITE and not all_finite([x]):
         return None, REFUSED  # σ may make a finite number of an infinite one
-    a = squash.function(x).detach().contiguous().view(-1, B, n_in)
-    targets = y.detach().contiguous().view(-1, B, n_out)
-    if form.copies is not None and len(targets) < K:
-        targets = targets.expand(K, B, n_out).contiguous()
-    own = [p for part in parts for p in part[:2]]  # weight and bias
+    a = squash.function(x).detach().contiguous().numpy().reshape(-1, B, n_in)
+    targets = y.detach().contiguous().numpy().reshape(-1, B, n_out)
+    own, held = tensors.own, np.array(tensors.held, np.intp)
     teaches = learning_rate is not None and all([p is None or p.requires_grad for p in own])
     gradients = [] if teaches else [p if p is None else torch.zeros_like(p) for p in own]
-    held = _addresses(own)
     scatter = rule.scatter(network, B)
     rates = _rates(form, -1 / B if learning_rate is None else learning_rate / B)
     kind = fixed.gamma.dtype
@@ -258,7 +264,7 @@ def _run(
     report = np.empty((K, 3), kind)
     sound = module.present(
         fixed.units, fixed.sigma, fixed.output, fixed.steps, fixed.gamma, fixed.reading,
-        a.numpy(), targets.numpy(), held, held if teaches else _addresses(gradients),
+        a, targets, held, held if teaches else _addresses(gradients),
         np.empty((0, 0), kind) if scatter is None else scatter.numpy(),
         kept[0], kept[1], report, rule.guards, rates,
     )  # fmt: skip
@@ -273,7 +279,9 @@ def _run(
             if parameter is not None:
                 torch.autograd.graph.increment_version(parameter)
     prediction = kept[1, :, -B * n_out :].reshape(*(() if form.copies is None else (K,)), B, n_out)
-    steps = int(fixed.steps.max()) if plan.reading == AT_END else None
+    steps = None
+    if plan.reading == AT_END:
+        steps = int(plan.steps.max()) if torch.is_tensor(plan.steps) else plan.steps
     return Settled(form, own, gradients, prediction, report, steps), ""
 
 
@@ -284,7 +292,7 @@ def _addresses(parameters: list[Any]) -> np.ndarray:
 def _rates(form: Form, rate: float | Tensor) -> np.ndarray:
     if torch.is_tensor(rate):
         return rate.detach().to(form.dtype).numpy()
-    return np.full(form.K, rate, np.float32 if form.dtype is torch.float32 else np.float64)
+    return np.array([rate] * form.K, np.float32 if form.dtype is torch.float32 else np.float64)
 
 
 class Settled(NamedTuple):
@@ -300,12 +308,12 @@ class Settled(NamedTuple):
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end for rules that let the values settle."""
-        measures = self.measures[0] if self.form.copies is None else self.measures.T
-        loss, energy, _ = torch.from_numpy(measures).unbind()
+        measures = torch.from_numpy(self.measures)
+        measures = measures[0] if self.form.copies is None else measures.mT
         found = torch.from_numpy(self.prediction)
         if self.steps is None:
-            return Report(loss, found, engine="kernel")
-        return Report(loss, found, energy, self.steps, "kernel")
+            return Report(measures[0], found, engine="kernel")
+        return Report(measures[0], found, measures[1], self.steps, "kernel")
 
     def fill(self) -> Report:
         """Add to ``.grad`` of every parameter what was found without a rate."""
