@@ -3,13 +3,15 @@
 What the kernel has to know of a network is a :class:`Form`: sizes, activation, precision. A form
 belongs to values, not to an object: the tensors are looked up at every call, their shapes are
 held against one another before compiled code sees their addresses, and nothing of the user's is
-moved. Where the kernel cannot run, :func:`present` says why, and the report hands it on.
+moved. Where the kernel cannot run, or PyTorch is as fast, :func:`present` says so, and the report
+hands it on.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,8 +42,24 @@ OUTPUTS = ("squared_error", "cross_entropy")
 
 _OWN = {name: activation(name) for name in ACTIVATIONS}
 
-#: Above so many weights behind the first stage a matrix library is faster than the kernel.
-LARGEST = 16384
+# When the kernel is worth it: where it needs at most two thirds of PyTorch's time. What PyTorch
+# spends on calls the kernel saves, a fixed time at the beginning and one for each step. Beside it
+# the work has to be small. It is counted in multiplications of single precision; the numbers
+# were fitted to times on one core (benchmarks/learning_rules.py --parts engines).
+#: So much work may be done in all networks at the beginning, and in each of them at each step:
+#: step by step PyTorch gains little from computing networks together.
+WORTH = 2_600_000
+#: To read weights and to change them, once a batch, takes as long as so many samples do.
+CHANGE = 4
+#: A unit, its exponential above all, takes as long as so many multiplications.
+UNIT = 100
+#: So many networks, and so many more for each sample: where batches are smaller, PyTorch's one
+#: call for all takes as little time as the kernel's own calls for each.
+NETWORKS, PER_SAMPLE = 16, 3
+#: What is said where it cannot be had.
+ABSENT = "numba or SciPy is not installed"
+#: What is said where it is not worth it.
+EVEN = "PyTorch is as fast for so many weights, samples and networks, or nearly"
 #: What is said where the kernel ran, and its guard let nothing learn.
 REFUSED = "the kernel found errors that its guard refuses"
 
@@ -120,8 +138,10 @@ def present(
     plan = rule.plan(network)
     if isinstance(plan, str):
         return None, plan
+    if rule.engine is None and not _worth_it(found[0], plan, y.shape[-2]):
+        return None, EVEN
     if kernel() is None:
-        return None, "numba or SciPy is not installed"
+        return None, ABSENT
     assert torch.is_tensor(x)
     return _run(rule, network, *found, plan, x, y, learning_rate)
 
@@ -173,7 +193,7 @@ def _tensors(
     K = () if network.copies is None else (network.copies,)
     if dtype not in (torch.float32, torch.float64) or not first.is_cpu:
         return "the kernel runs on the processor, in float32 or float64"
-    sizes, weights, own, held = [n_in], 0, [], []
+    sizes, own, held = [n_in], [], []
     for l, (weight, bias, norm, _) in enumerate(parts):
         if norm is not None:
             return f"layers[{l}] has batch norm"
@@ -194,14 +214,28 @@ def _tensors(
                 return f"layers[{l}] has parameters of another kind, or not contiguous ones"
             held.append(p.data_ptr())
         sizes.append(n_out)
-        weights += n_in * n_out if l else 0
         n_in = n_out
-    if weights > LARGEST:
-        return f"it is large: more than {LARGEST} weights behind the first stage"
     if len(set(held[::2])) < len(parts):
         return "some of its weights are tied"
     form = Form(tuple(sizes), network.copies, sigma, output, dtype)
     return form, Tensors(own, held)
+
+
+def _worth_it(form: Form, plan: Plan, batch: int) -> bool:
+    """Whether the kernel needs at most two thirds of PyTorch's time, as far as work tells."""
+    n_in, *sizes = form.sizes
+    behind = sum([n * m for n, m in pairwise(sizes)])
+    weights, precision = n_in * sizes[0] + behind, 2 if form.dtype is torch.float64 else 1
+    beginning = (batch + CHANGE) * (weights + UNIT * sum(sizes))
+    step = 2 * batch * behind  # predictions, and errors on their way back
+    steps = 0 if plan.reading == AT_FRONT else _longest(plan)
+    copies = form.K
+    work = precision * (copies * beginning + steps * step)
+    return work <= (1 + steps) * WORTH and copies <= NETWORKS + PER_SAMPLE * batch
+
+
+def _longest(plan: Plan) -> int:
+    return int(plan.steps.max()) if torch.is_tensor(plan.steps) else plan.steps
 
 
 class Fixed(NamedTuple):
@@ -279,9 +313,7 @@ def _run(
             if parameter is not None:
                 torch.autograd.graph.increment_version(parameter)
     prediction = kept[1, :, -B * n_out :].reshape(*(() if form.copies is None else (K,)), B, n_out)
-    steps = None
-    if plan.reading == AT_END:
-        steps = int(plan.steps.max()) if torch.is_tensor(plan.steps) else plan.steps
+    steps = _longest(plan) if plan.reading == AT_END else None
     return Settled(form, own, gradients, prediction, report, steps), ""
 
 
