@@ -1,11 +1,13 @@
 """Learning rules: ours beside autograd, and beside other libraries for predictive coding.
 
     python benchmarks/learning_rules.py [--threads 1 2] [--rounds 11] [--json PATH]
+    python benchmarks/learning_rules.py --parts engines --threads 1
 
 First the time of one weight update, as a ratio to eager autograd with `torch.optim.SGD` on the
 same network: 784-32-32-10 with batches of 20 and 784-512-512-512-10 with batches of 64, squared
 error, float32, on the CPU. The floor is the matrix products of an update alone. Then 64 small
-networks as one, beside the same one after another.
+networks as one, beside the same one after another. The part "engines" has PyTorch's time over the
+compiled kernel's, by which `pcsnn.predictive.compiled` decides which of the two runs.
 
 Each number of threads has a process of its own, which may use as many cores (on Linux). There
 every round runs a block of updates of every contender, in rotated order, and the medians over
@@ -33,6 +35,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +62,8 @@ LIBRARIES = ("jax", "pcx", "fabricpc", "ngclearn", "pclib")
 BLOCK = 0.05  # seconds of updates between two looks at the clock
 WARM_UP = 3  # updates before, and to find how many they are
 COPIES = 64  # networks as one
+WIDTHS, BATCH_SIZES = (16, 32, 64, 100), (1, 20, 64, 200)  # by both engines
+ENDS = [(64, 1), (784, 1), (64, 16), (784, 16)]  # inputs, and how many networks as one
 Row = dict[str, str | float | None]
 Rule = Any  # pcsnn.LearningRule, and the step that some have built in
 RULES: dict[str, Rule] = {
@@ -305,6 +310,41 @@ def measure_stacks(threads: int, rounds: int) -> list[Row]:
     return rows
 
 
+def still(network: nn.Module, x: Tensor, y: Tensor, rule: Rule) -> Contender:
+    """Updates that hardly move the weights: one batch would soon be learnt, with no error left."""
+    return Contender(OURS, "", lambda k: rule.step(network, x, y, 1e-12), list, how="fused")
+
+
+def measure_engines(threads: int, rounds: int) -> list[Row]:
+    """Updates by PyTorch beside the compiled kernel's, in two hidden layers of one width."""
+    rows: list[Row] = []
+    for (n_in, copies), n, batch in itertools.product(ENDS, WIDTHS, BATCH_SIZES):
+        task = Task(f"{n_in}-{n}-{n}-10", batch, "sigmoid")
+        network: nn.Module = our_network(task)
+        x, y = task.batches[0]
+        if copies > 1:
+            network = stack([our_network(task) for _ in range(copies)])
+            x, y = x.expand(copies, *x.shape).clone(), y.expand(copies, *y.shape).clone()
+        for name in ("Z-IL", "IL"):
+            own = RULES[name].step(network, x, y, 1e-12).engine
+            engines = [replace(RULES[name], engine=engine) for engine in ("torch", "kernel")]
+            found = [still(network, x, y, rule) for rule in engines]
+            slow, fast = interleaved(found, rounds)
+            rows.append({
+                "network": f"{copies} times {n_in}-n-n-10, sigmoid",
+                "threads": threads,
+                "rule": name,
+                "step": "fused",
+                "n": n,
+                "batch": batch,
+                "torch_us": round(1e6 * slow, 1),
+                "kernel_us": round(1e6 * fast, 1),
+                "ratio": round(slow / fast, 2),
+                "of_itself": own,
+            })  # fmt: skip
+    return rows
+
+
 def on_cores(threads: int, function: Callable[..., list[Row]], *arguments: object) -> list[Row]:
     """Run it in a process of its own on so many cores, where the system can pin it."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -371,19 +411,23 @@ def finish(report: dict[str, object], path: Path | None) -> None:
         path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
+PARTS = {"rules": measure_rules, "stacks": measure_stacks, "engines": measure_engines}
+
+
 def main() -> None:
     """Print the machine, the versions and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=["rules", "stacks"])
     options = parser.parse_args()
     report = begin("learning_rules.py", options.rounds)
     for library in LIBRARIES:
         if not peers.present(library):
             print(f"{library} is not installed and left out")
-    for part, measure in (("rules", measure_rules), ("stacks", measure_stacks)):
-        tables = [show(on_cores(n, measure, options.rounds)) for n in options.threads]
+    for part in options.parts:
+        tables = [show(on_cores(n, PARTS[part], options.rounds)) for n in options.threads]
         report[part] = [row for table in tables for row in table]
     finish(report, options.json)
 

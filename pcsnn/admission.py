@@ -15,6 +15,7 @@ from pcsnn.chains import Chain
 from pcsnn.data import targets
 from pcsnn.likelihood import Loss, admit_outputs, untried
 from pcsnn.networks import Network
+from pcsnn.networks.network import Ends
 from pcsnn.nodes import nodes_of
 from pcsnn.plain import OWN_FORWARD, changed
 from pcsnn.rules import Inputs
@@ -34,16 +35,17 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     """
     if torch.is_inference_mode_enabled():
         raise ValueError("a rule cannot fill .grad under torch.inference_mode: leave it")
-    admit_input(network, x)
+    ends = _admit_given(network, x)
     _admit_end("y", validate.tensor("y", y, floating=False))
     if not isinstance(network, Network | Chain):
         return y
+    outputs = network.outputs if ends is None else ends.outputs
     assert torch.is_tensor(x)
     copies = network.copies
-    output: tuple[int, ...] = (x.shape[0 if copies is None else -2], network.outputs)
+    output: tuple[int, ...] = (x.shape[0 if copies is None else -2], outputs)
     if copies is not None and y.shape[:1] == (copies,) and y.dim() == 2 + y.is_floating_point():
         output = (copies, *output)
-    given = _targets(output, y, parameter_of(network), loss)
+    given = _targets(output, y, _like(network, ends), loss)
     return given if copies is None else given.expand(copies, *given.shape[-2:])
 
 
@@ -114,18 +116,24 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
 
     A leaf that requires a gradient is taken, and its own ``.grad`` left as it is.
     """
+    _admit_given(network, x)
+
+
+def _admit_given(network: nn.Module, x: Inputs) -> Ends | None:
+    """The same; what is found of a network of ours on the way, as it is now."""
     if not isinstance(network, nn.Module):
         raise TypeError(f"network must be a torch.nn.Module, not {validate.kind_of(network)}")
     _admit_forward(network)
+    ends: Ends | None = None
     if isinstance(network, Network):
-        network.admit_layers()
-        _admit_rows(network, x)
+        ends = network.admit_layers()
+        _admit_rows(network, x, ends)
     else:
         for name, part in _named(x):
             validate.tensor(name, part, floating=isinstance(network, Chain))
             if part.dim() < (2 if part.is_floating_point() else 1) or part.shape[0] == 0:
                 raise ValueError(f"{name} must be a batch (batch, …), not of {_shape(part)}")
-    parameter = parameter_of(network)
+    parameter = _like(network, ends)
     for name, part in _named(x):
         _admit_end(name, part)
         if part.is_floating_point():
@@ -133,6 +141,7 @@ def admit_input(network: nn.Module, x: Inputs) -> None:
         elif part.device != parameter.device:
             raise ValueError(f"{name} is on {part.device}, but the network on {parameter.device}")
     refuse_autocast()
+    return ends
 
 
 def _admit_end(name: str, part: Tensor) -> None:
@@ -226,13 +235,13 @@ def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
         raise
 
 
-def _admit_rows(network: Network, x: Inputs) -> None:
+def _admit_rows(network: Network, x: Inputs, ends: Ends) -> None:
     if not torch.is_tensor(x):
         raise TypeError(f"x must be a tensor, not {validate.kind_of(x)}")
     if network.copies is None or x.dim() != 3:
-        validate.matrix("x", x, network.inputs)
-    elif x.shape[0] != network.copies or x.shape[2] != network.inputs:
-        expected = (network.copies, "batch", network.inputs)
+        validate.matrix("x", x, ends.inputs)
+    elif x.shape[0] != network.copies or x.shape[2] != ends.inputs:
+        expected = (network.copies, "batch", ends.inputs)
         raise ValueError(f"x must have shape {expected}, not {tuple(x.shape)}")
     if x.shape[0] < 2 and any(
         isinstance(m.norm, nn.BatchNorm1d) and (m.norm.training or m.norm.running_mean is None)
@@ -259,6 +268,11 @@ def parameter_of(network: nn.Module) -> Tensor:
     if found is None:
         raise ValueError("network has no parameters, so nothing to learn")
     return found
+
+
+def _like(network: nn.Module, ends: Ends | None) -> Tensor:
+    """The same, where it may have been found already."""
+    return parameter_of(network) if ends is None or ends.weight is None else ends.weight
 
 
 def _first(module: nn.Module) -> Tensor | None:

@@ -103,10 +103,11 @@ def deltas(network: Network, trace: Trace, gradient: Tensor) -> list[LayerError]
     """
     found: list[LayerError] = []
     error = gradient
-    weights = [None, *(layer.linear.weight for layer in network.layers[1:])]
+    layers = list(network.layers)  # a slice of a ModuleList would be one more module
+    weights = [None, *(layer.linear.weight for layer in layers[1:])]
     for W, layer, z, a, norm in zip(
         reversed(weights),
-        reversed(network.layers),
+        reversed(layers),
         reversed(trace.z),
         reversed(trace.a[1:]),
         reversed(trace.norms),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -53,14 +56,51 @@ SIZES = {"B": st.integers(1, 9), "n": st.integers(1, 40), "m": st.integers(1, 7)
 @settings(deadline=None)
 @given(**SIZES, seed=st.integers(0, 2**16))
 def test_products_of_every_size(B, n, m, seed):
+    products(B, n, m, seed)
+
+
+@pytest.mark.parametrize(("B", "n", "m"), [(90, 784, 70), (300, 100, 90), (3, 70_000, 9)])
+def test_products_that_are_taken_in_parts(B, n, m):
+    products(B, n, m, 0)
+
+
+def products(B, n, m, seed):
     a, W, error, b = _drawn(seed, (B, n), (m, n), (B, m), (m,))
+    tolerance = {"rtol": 1e-13, "atol": 1e-14 * max(10, n)}
     u = np.full((B, m), np.nan)
     kernels._product(a, W, u)
-    assert np.allclose(u, a @ W.T, rtol=1e-13, atol=1e-13)
+    assert np.allclose(u, a @ W.T, **tolerance)
+    down = np.full((B, n), np.nan)
+    kernels._times(error, W, down)
+    assert np.allclose(down, error @ W, **tolerance)
     learnt, bias = W.copy(), b.copy()
     kernels._ascend(learnt, bias, 0.3, error, a)
-    assert np.allclose(learnt, W + 0.3 * error.T @ a, rtol=1e-13, atol=1e-13)
-    assert np.allclose(bias, b + 0.3 * error.sum(0), rtol=1e-13, atol=1e-13)
+    assert np.allclose(learnt, W + 0.3 * error.T @ a, **tolerance)
+    assert np.allclose(bias, b + 0.3 * error.sum(0), **tolerance)
+
+
+THREADS = """
+import time, torch, pcsnn
+torch.set_num_threads(1)
+network = pcsnn.mlp([784, 120, 120, 10])
+x, y = torch.rand(200, 784), torch.arange(200) % 10
+rule = pcsnn.InferenceLearning(engine="kernel")
+rule.step(network, x, y, 1e-6)
+all, own = time.process_time(), time.thread_time()
+for _ in range(5):
+    rule.step(network, x, y, 1e-6)
+all, own = time.process_time() - all, time.thread_time() - own
+print(all / own)
+"""
+
+
+def test_the_matrix_library_has_no_threads_of_its_own():
+    """Nobody told it how many: where other processes keep the cores busy, they would wait."""
+    quiet = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    run = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, env=quiet, check=True
+    )
+    assert float(run.stdout) < 1.1
 
 
 def _drawn(seed, *shapes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference import perturbed
 from pcsnn.predictive.inference_learning import risen
 from tests import plain
+from tests.strategies import relative_error
 
 ENGINES = [None, "torch"]
 SIZES = [5, 6, 4, 3]
@@ -57,6 +59,42 @@ def test_the_report_says_which_engine_ran_and_why():
         pcsnn.ZIL(engine="kernel")(network, x, y)
     with pytest.raises(ValueError, match="engine must be"):
         pcsnn.ZIL(engine="cuda")
+
+
+ZIL, IL, LITERAL = pcsnn.ZIL(), pcsnn.InferenceLearning(), pcsnn.ZIL(literal=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sizes", "batch", "copies", "worth"),
+    [
+        (ZIL, [784, 32, 32, 10], 20, None, True),
+        (IL, [784, 32, 32, 10], 20, None, True),
+        (ZIL, [784, 64, 64, 10], 64, None, False),
+        (LITERAL, [784, 64, 64, 10], 64, None, True),
+        (IL, [784, 100, 100, 10], 64, None, True),
+        (IL, [784, 120, 120, 10], 200, None, False),
+        (ZIL, [784, 16, 16, 10], 1, 16, True),
+        (ZIL, [784, 32, 32, 10], 20, 16, False),
+        (IL, [784, 32, 32, 10], 20, 16, True),
+        (IL, [64, 8, 8, 10], 1, 64, False),
+    ],
+)
+def test_the_kernel_runs_by_itself_where_it_is_worth_it(rule, sizes, batch, copies, worth):
+    """And where it is asked for, wherever it can: with the same numbers."""
+    networks = [pcsnn.mlp(sizes, "tanh", seed=seed) for seed in range(copies or 1)]
+    network = networks[0] if copies is None else stack(networks)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(batch, sizes[0], generator=generator), torch.arange(batch) % sizes[-1]
+    report = rule(network, x, y)
+    if compiled.kernel() is None:
+        assert report.why == (compiled.ABSENT if worth else compiled.EVEN)
+        return
+    assert (report.engine, report.why) == (("kernel", "") if worth else ("torch", compiled.EVEN))
+    found = [g.clone() for g in grads(network)]
+    network.zero_grad()
+    other = "torch" if worth else "kernel"
+    assert replace(rule, engine=other)(network, x, y).engine == other
+    assert all(relative_error(a, b) <= 2e-4 for a, b in zip(grads(network), found, strict=True))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

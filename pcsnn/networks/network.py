@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -112,8 +113,11 @@ class Network(nn.Module):
         """Stages from input to output."""
         return len(self.layers)
 
-    def admit_layers(self) -> None:
+    def admit_layers(self) -> Ends:
         """Refuse layers that no longer fit one another: they may have changed since they did.
+
+        Returns:
+            The ends of the network, which are then known.
 
         Raises:
             ValueError, TypeError: in a sentence that names the layer.
@@ -126,14 +130,18 @@ class Network(nn.Module):
                 f"layers do not fit: {len(layers)} layers have {len(layers) - 1} value nodes "
                 f"between them, but network.nodes holds {len(nodes)}: build the network anew"
             )
-        n_in, dtype, front = None, None, () if self.copies is None else (self.copies,)
+        copies = self.copies
+        dtype, front = None, () if copies is None else (copies,)
         for l, layer in enumerate(layers):
             held = layer._modules
             linear, norm = held["linear"], held.get("norm")
-            rows, columns = _rows_and_columns(linear)
             own = linear._parameters
             weight, bias = own.get("weight"), own.get("bias")
-            n_in = columns if n_in is None else n_in
+            if weight is None or len(shape := weight.shape) < 2:
+                shape = _rows_and_columns(linear)
+            rows, columns = shape[-2:]
+            if l == 0:
+                first, inputs, n_in = weight, columns, columns
             if columns != n_in or (weight is not None and weight.shape != (*front, rows, n_in)):
                 shape = (rows, columns) if weight is None else tuple(weight.shape)
                 raise ValueError(
@@ -155,6 +163,7 @@ class Network(nn.Module):
                 if p is not None and p.dtype is not dtype:
                     raise TypeError(f"layers[{l}] is {p.dtype}, but layers before it are {dtype}")
             n_in = rows
+        return Ends(inputs, rows, first)
 
     @property
     def energies(self) -> list[Energy]:
@@ -264,6 +273,14 @@ class Network(nn.Module):
     def extra_repr(self) -> str:
         """Where the value nodes are."""
         return f"value_nodes={self.value_nodes!r}"
+
+
+class Ends(NamedTuple):
+    """What a batch has to fit."""
+
+    inputs: int
+    outputs: int
+    weight: Tensor | None  # of the first layer; None where it is made of other parameters
 
 
 def _rows_and_columns(linear: nn.Module) -> tuple[int, int]:

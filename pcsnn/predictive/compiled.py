@@ -3,13 +3,15 @@
 What the kernel has to know of a network is a :class:`Form`: sizes, activation, precision. A form
 belongs to values, not to an object: the tensors are looked up at every call, their shapes are
 held against one another before compiled code sees their addresses, and nothing of the user's is
-moved. Where the kernel cannot run, :func:`present` says why, and the report hands it on.
+moved. Where the kernel cannot run, or PyTorch is as fast, :func:`present` says so, and the report
+hands it on.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,8 +42,24 @@ OUTPUTS = ("squared_error", "cross_entropy")
 
 _OWN = {name: activation(name) for name in ACTIVATIONS}
 
-#: Above so many weights behind the first stage a matrix library is faster than the kernel.
-LARGEST = 16384
+# When the kernel is worth it: where it needs at most two thirds of PyTorch's time. What PyTorch
+# spends on calls the kernel saves, a fixed time at the beginning and one for each step. Beside it
+# the work has to be small. It is counted in multiplications of single precision; the numbers
+# were fitted to times on one core (benchmarks/learning_rules.py --parts engines).
+#: So much work may be done in all networks at the beginning, and in each of them at each step:
+#: step by step PyTorch gains little from computing networks together.
+WORTH = 2_600_000
+#: To read weights and to change them, once a batch, takes as long as so many samples do.
+CHANGE = 4
+#: A unit, its exponential above all, takes as long as so many multiplications.
+UNIT = 100
+#: So many networks, and so many more for each sample: where batches are smaller, PyTorch's one
+#: call for all takes as little time as the kernel's own calls for each.
+NETWORKS, PER_SAMPLE = 16, 3
+#: What is said where it cannot be had.
+ABSENT = "numba or SciPy is not installed"
+#: What is said where it is not worth it.
+EVEN = "PyTorch is as fast for so many weights, samples and networks, or nearly"
 #: What is said where the kernel ran, and its guard let nothing learn.
 REFUSED = "the kernel found errors that its guard refuses"
 
@@ -67,6 +85,13 @@ class Form(NamedTuple):
     def K(self) -> int:
         """How many networks."""
         return self.copies or 1
+
+
+class Tensors(NamedTuple):
+    """What a network computes with, as it is now: weight and bias of each layer in a row."""
+
+    own: list[nn.Parameter | None]
+    held: list[int]  # where each begins in memory; 0 where there is no bias
 
 
 @lru_cache(maxsize=1)
@@ -107,25 +132,25 @@ def present(
         return None, "the kernel knows a pcsnn.Network only"
     if reason := network.not_plain():
         return None, reason
-    parts = network.parts()
-    form = _form(network, parts, energy, rule)
-    if isinstance(form, str):
-        return None, form
+    found = _form(network, energy, rule)
+    if isinstance(found, str):
+        return None, found
     plan = rule.plan(network)
     if isinstance(plan, str):
         return None, plan
+    if rule.engine is None and not _worth_it(found[0], plan, y.shape[-2]):
+        return None, EVEN
     if kernel() is None:
-        return None, "numba or SciPy is not installed"
+        return None, ABSENT
     assert torch.is_tensor(x)
-    return _run(rule, network, parts, form, plan, x, y, learning_rate)
+    return _run(rule, network, *found, plan, x, y, learning_rate)
 
 
-def _form(
-    network: Network, parts: list[Parts], energy: OutputEnergy, rule: LocalRule
-) -> Form | str:
-    """The network's form, or why the kernel cannot take it."""
+def _form(network: Network, energy: OutputEnergy, rule: LocalRule) -> tuple[Form, Tensors] | str:
+    """The network's form and what it computes with, or why the kernel cannot take it."""
     if rule.feedback is not None:
         return "the kernel carries errors back through the weights alone, not through feedback"
+    parts = network.parts()
     if len(parts) < 2:
         return "there is no hidden layer"
     if network.value_nodes != "pre-activation":
@@ -136,63 +161,81 @@ def _form(
         return f"the loss is not the package's own {energy.loss.name}"
     if not all([e.is_unit for e in network.energies]):
         return "the kernel's hidden energies are unit Gaussians"
-    sigma = parts[0].activation
-    name = sigma.name
-    if name not in ACTIVATIONS or any([part.activation.name != name for part in parts[:-1]]):
+    squashes = [part.activation for part in parts[:-1]]
+    name = squashes[0].name
+    if name not in ACTIVATIONS or any([sigma.name != name for sigma in squashes]):
         return f"the kernel knows one hidden activation of {', '.join(ACTIVATIONS)}"
-    if not all([_is_own(part.activation) for part in parts[:-1]]):
+    if not all([_is_own(sigma) for sigma in squashes]):
         return f"an activation called {name} is not the package's own"
-    return _admit_tensors(network, parts) or Form(
-        (parts[0].weight.shape[-1], *[part.weight.shape[-2] for part in parts]),
-        network.copies,
-        ACTIVATIONS.index(name),
-        OUTPUTS.index(energy.loss.name),
-        parts[0].weight.dtype,
-    )
+    return _tensors(network, parts, ACTIVATIONS.index(name), OUTPUTS.index(energy.loss.name))
 
 
 def _is_own(sigma: Activation) -> bool:
     """Whether an activation with a known name is the one known by it, slope and all."""
     own = _OWN[sigma.name]
-    return type(sigma) is Activation and all(
-        its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)
-        for its, known in (
-            (sigma.function, own.function),
-            (sigma.derivative, own.derivative),
-            (sigma.product, own.product),
-        )
+    pairs = (
+        (sigma.function, own.function),
+        (sigma.derivative, own.derivative),
+        (sigma.product, own.product),
     )
+    return type(sigma) is Activation and all([
+        its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)
+        for its, known in pairs
+    ])  # fmt: skip
 
 
-def _admit_tensors(network: Network, parts: list[Parts]) -> str:
+def _tensors(
+    network: Network, parts: list[Parts], sigma: int, output: int
+) -> tuple[Form, Tensors] | str:
     """Hold all shapes against one another, for compiled code looks at addresses alone."""
     first = parts[0].weight
     dtype, n_in = first.dtype, first.shape[-1]
     K = () if network.copies is None else (network.copies,)
     if dtype not in (torch.float32, torch.float64) or not first.is_cpu:
         return "the kernel runs on the processor, in float32 or float64"
-    weights = 0
+    sizes, own, held = [n_in], [], []
     for l, (weight, bias, norm, _) in enumerate(parts):
-        n_out = weight.shape[-2]
         if norm is not None:
             return f"layers[{l}] has batch norm"
-        if weight.shape != (*K, n_out, n_in) or (bias is not None and bias.shape != (*K, n_out)):
-            raise ValueError(
-                f"layers do not fit: layers[{l}] has weights of shape {tuple(weight.shape)} where "
-                f"{(*K, n_out, n_in)} is needed"
-            )
-        for p in (weight, bias):
-            if p is not None and not (
-                p.dtype is dtype and p.is_cpu and p.is_contiguous() and p.layout is torch.strided
+        n_out = weight.shape[-2]
+        for p, shape in ((weight, (*K, n_out, n_in)), (bias, (*K, n_out))):
+            own.append(p)
+            if p is None:
+                held.append(0)
+                continue
+            if p.shape != shape:
+                raise ValueError(
+                    f"layers do not fit: layers[{l}] has parameters of shape {tuple(p.shape)} "
+                    f"where {shape} is needed"
+                )
+            if not (
+                p.dtype is dtype and p.is_cpu and p.layout is torch.strided and p.is_contiguous()
             ):
                 return f"layers[{l}] has parameters of another kind, or not contiguous ones"
-        weights += weight.numel() if l else 0
+            held.append(p.data_ptr())
+        sizes.append(n_out)
         n_in = n_out
-    if weights > LARGEST * (network.copies or 1):
-        return f"it is large: more than {LARGEST} weights behind the first stage"
-    if len({weight.data_ptr() for weight, *_ in parts}) < len(parts):
+    if len(set(held[::2])) < len(parts):
         return "some of its weights are tied"
-    return ""
+    form = Form(tuple(sizes), network.copies, sigma, output, dtype)
+    return form, Tensors(own, held)
+
+
+def _worth_it(form: Form, plan: Plan, batch: int) -> bool:
+    """Whether the kernel needs at most two thirds of PyTorch's time, as far as work tells."""
+    n_in, *sizes = form.sizes
+    behind = sum([n * m for n, m in pairwise(sizes)])
+    weights, precision = n_in * sizes[0] + behind, 2 if form.dtype is torch.float64 else 1
+    beginning = (batch + CHANGE) * (weights + UNIT * sum(sizes))
+    step = 2 * batch * behind  # predictions, and errors on their way back
+    steps = 0 if plan.reading == AT_FRONT else _longest(plan)
+    copies = form.K
+    work = precision * (copies * beginning + steps * step)
+    return work <= (1 + steps) * WORTH and copies <= NETWORKS + PER_SAMPLE * batch
+
+
+def _longest(plan: Plan) -> int:
+    return int(plan.steps.max()) if torch.is_tensor(plan.steps) else plan.steps
 
 
 class Fixed(NamedTuple):
@@ -230,8 +273,8 @@ def _of_plan(form: Form, plan: Plan) -> Fixed:
 def _run(
     rule: LocalRule,
     network: Network,
-    parts: list[Parts],
     form: Form,
+    tensors: Tensors,
     plan: Plan,
     x: Tensor,
     y: Tensor,
@@ -243,14 +286,11 @@ def _run(
     squash = network.input_activation
     if squash.name != "identity" and rule.guards & FINITE and not all_finite([x]):
         return None, REFUSED  # σ may make a finite number of an infinite one
-    a = squash.function(x).detach().contiguous().view(-1, B, n_in)
-    targets = y.detach().contiguous().view(-1, B, n_out)
-    if form.copies is not None and len(targets) < K:
-        targets = targets.expand(K, B, n_out).contiguous()
-    own = [p for part in parts for p in part[:2]]  # weight and bias
+    a = squash.function(x).detach().contiguous().numpy().reshape(-1, B, n_in)
+    targets = y.detach().contiguous().numpy().reshape(-1, B, n_out)
+    own, held = tensors.own, np.array(tensors.held, np.intp)
     teaches = learning_rate is not None and all([p is None or p.requires_grad for p in own])
     gradients = [] if teaches else [p if p is None else torch.zeros_like(p) for p in own]
-    held = _addresses(own)
     scatter = rule.scatter(network, B)
     rates = _rates(form, -1 / B if learning_rate is None else learning_rate / B)
     kind = fixed.gamma.dtype
@@ -258,7 +298,7 @@ def _run(
     report = np.empty((K, 3), kind)
     sound = module.present(
         fixed.units, fixed.sigma, fixed.output, fixed.steps, fixed.gamma, fixed.reading,
-        a.numpy(), targets.numpy(), held, held if teaches else _addresses(gradients),
+        a, targets, held, held if teaches else _addresses(gradients),
         np.empty((0, 0), kind) if scatter is None else scatter.numpy(),
         kept[0], kept[1], report, rule.guards, rates,
     )  # fmt: skip
@@ -273,7 +313,7 @@ def _run(
             if parameter is not None:
                 torch.autograd.graph.increment_version(parameter)
     prediction = kept[1, :, -B * n_out :].reshape(*(() if form.copies is None else (K,)), B, n_out)
-    steps = int(fixed.steps.max()) if plan.reading == AT_END else None
+    steps = _longest(plan) if plan.reading == AT_END else None
     return Settled(form, own, gradients, prediction, report, steps), ""
 
 
@@ -284,7 +324,7 @@ def _addresses(parameters: list[Any]) -> np.ndarray:
 def _rates(form: Form, rate: float | Tensor) -> np.ndarray:
     if torch.is_tensor(rate):
         return rate.detach().to(form.dtype).numpy()
-    return np.full(form.K, rate, np.float32 if form.dtype is torch.float32 else np.float64)
+    return np.array([rate] * form.K, np.float32 if form.dtype is torch.float32 else np.float64)
 
 
 class Settled(NamedTuple):
@@ -300,12 +340,12 @@ class Settled(NamedTuple):
     @property
     def report(self) -> Report:
         """The forward pass, and the energy at the end for rules that let the values settle."""
-        measures = self.measures[0] if self.form.copies is None else self.measures.T
-        loss, energy, _ = torch.from_numpy(measures).unbind()
+        measures = torch.from_numpy(self.measures)
+        measures = measures[0] if self.form.copies is None else measures.mT
         found = torch.from_numpy(self.prediction)
         if self.steps is None:
-            return Report(loss, found, engine="kernel")
-        return Report(loss, found, energy, self.steps, "kernel")
+            return Report(measures[0], found, engine="kernel")
+        return Report(measures[0], found, measures[1], self.steps, "kernel")
 
     def fill(self) -> Report:
         """Add to ``.grad`` of every parameter what was found without a rate."""

@@ -28,6 +28,10 @@ from pcsnn import jit
 
 FINITE, DESCENDED, AWAKE = 1, 2, 4  # as in pcsnn.predictive.compiled
 
+# OpenBLAS, from which numba takes matrix products, shares those of more multiplications among
+# threads of its own, whatever PyTorch was told; beside busy cores they wait for one another.
+UNSHARED = 2**18
+
 # Sums may be reordered, so that they use vectors; NaN and infinity keep their meaning.
 _compiled = jit.compiled(error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp"})
 # Sums stay in their order: a range is reduced in two parts, and they are not to be joined.
@@ -301,7 +305,7 @@ def _settle(
 
 @_compiled
 def _product(a: np.ndarray, W: np.ndarray, u: np.ndarray) -> None:
-    """``u = a Wᵀ`` of small matrices, which a matrix library takes longer to arrange than this.
+    """``u = a Wᵀ`` where each is needed once: to transpose ``W`` for a library takes longer.
 
     Four samples and two units at a time: each number that is read serves more than once.
     """
@@ -324,14 +328,51 @@ def _product(a: np.ndarray, W: np.ndarray, u: np.ndarray) -> None:
             u[s, i + 1], u[s + 1, i + 1], u[s + 2, i + 1], u[s + 3, i + 1] = w0, w1, w2, w3
     for s in range(len(a)):
         for i in range(m if s < B else 0, len(W)):
-            u[s, i] = np.dot(a[s], W[i])
+            v, w, v0 = a[s], W[i], zero
+            for j in range(len(v)):
+                v0 += v[j] * w[j]
+            u[s, i] = v0
+
+
+@_compiled
+def _times(a: np.ndarray, W: np.ndarray, u: np.ndarray) -> None:
+    """``u = a W``, so many samples at a time that one thread does it all."""
+    rows = max(4, UNSHARED // W.size)
+    for s in range(0, len(a), rows):
+        np.dot(a[s : s + rows], W, u[s : s + rows])
+
+
+@_compiled
+def _transposed(layout: Layout, own: np.ndarray, k: int, like: np.ndarray) -> np.ndarray:
+    """``Wᵀ`` of all stages behind the first, one after the other.
+
+    For a matrix library ``a`` times them, in every step, is sooner done than ``a Wᵀ``.
+    """
+    H = len(layout.units) - 2
+    size = 0
+    for h in range(H):
+        size += _weight(layout, own, 0, h + 1, k, like).size
+    found = np.empty(size, like.dtype)
+    for h in range(H):
+        _across(layout, found, h)[:] = _weight(layout, own, 0, h + 1, k, like).T
+    return found
+
+
+@_compiled
+def _across(layout: Layout, transposed: np.ndarray, h: int) -> np.ndarray:
+    """The one that leads on from hidden layer ``h``, ``(n, m)``."""
+    start, n, m = 0, 0, layout.units[1]
+    for above in range(1, h + 2):
+        start += n * m
+        n, m = m, layout.units[above + 1] - layout.units[above]
+    return transposed[start : start + n * m].reshape(n, m)
 
 
 @_compiled
 def _add(rows: np.ndarray, b: np.ndarray) -> None:
-    if len(b):
-        for s in range(len(rows)):
-            rows[s] += b
+    for s in range(len(rows)):
+        for i in range(len(b)):
+            rows[s, i] += b[i]
 
 
 @_compiled
@@ -377,9 +418,10 @@ def _relax(
     if scattered:
         node.d[:] = scatter[k]
     node.a[:] = node.a0
+    transposed = _transposed(layout, own, k, node.e)
     for t in range(steps + 1):
         if t > 0 or scattered:
-            _errors(layout, own, k, front, y, node)
+            _errors(layout, transposed, front, y, node)
         if plan.reading[k] == 1 and t <= H:
             _part(layout, errors, H - t, H - t + 1)[:] = _part(layout, node.e, H - t, H - t + 1)
             if t < H:
@@ -416,14 +458,12 @@ def _back(
 ) -> None:
     """``σ'(x) ⊙ (ε W)`` for hidden layer ``h``, at its place in ``u``."""
     W = _weight(layout, own, 0, h + 1, k, e)
-    np.dot(_layer(layout, e, h + 1), W, _layer(layout, u, h))
+    _times(_layer(layout, e, h + 1), W, _layer(layout, u, h))
     _times_slope(layout.sigma, _part(layout, a, h, h + 1), _part(layout, u, h, h + 1))
 
 
 @_compiled
-def _errors(
-    layout: Layout, own: np.ndarray, k: int, front: int, y: np.ndarray, node: Nodes
-) -> None:
+def _errors(layout: Layout, transposed: np.ndarray, front: int, y: np.ndarray, node: Nodes) -> None:
     """``ε = d − c`` of every layer that anything has reached; the output's ``u`` at its place."""
     H = len(layout.units) - 2
     x0, a0 = _part(layout, node.x0, front, H), _part(layout, node.a0, front, H)
@@ -436,8 +476,8 @@ def _errors(
         e[i] = a[i] - a0[i]  # for the products; the errors themselves come next
     _part(layout, node.u, front, front + 1)[:] = 0
     for h in range(front, H):
-        change = _layer(layout, node.e, h)
-        _product(change, _weight(layout, own, 0, h + 1, k, change), _layer(layout, node.u, h + 1))
+        W = _across(layout, transposed, h)
+        _times(_layer(layout, node.e, h), W, _layer(layout, node.u, h + 1))
     for i in range(len(e)):
         e[i] = d[i] - c[i]
     u = _part(layout, node.u, H, H + 1)
@@ -466,23 +506,28 @@ def _learn(
 
 @_compiled
 def _ascend(W: np.ndarray, b: np.ndarray, rate: float, error: np.ndarray, a: np.ndarray) -> None:
-    """Four samples at a time. What a row learns from all is summed before it is added: where
-    weights are large beside it, each addition rounds away some of it.
+    """Some rows and some samples at a time, so that one thread does it all.
+
+    What a row learns from all samples is summed before it is added: where weights are large
+    beside it, each addition rounds away some of it.
     """
-    rate, B = W.dtype.type(rate), len(a) // 4 * 4
-    total = np.empty(W.shape[1], W.dtype)
-    for i in range(len(W)):
-        total[:] = 0
-        for s in range(0, B, 4):
-            a0, a1, a2, a3 = a[s], a[s + 1], a[s + 2], a[s + 3]
-            e0, e1, e2, e3 = error[s, i], error[s + 1, i], error[s + 2, i], error[s + 3, i]
-            for j in range(len(total)):
-                total[j] += e0 * a0[j] + e1 * a1[j] + e2 * a2[j] + e3 * a3[j]
-        for s in range(B, len(a)):
-            total += error[s, i] * a[s]
-        W[i] += rate * total
-    if len(b):
-        total = np.zeros(len(b), b.dtype)
+    rate, n = W.dtype.type(rate), W.shape[1]
+    samples = min(len(a), max(4, UNSHARED // (4 * n)))
+    rows = min(len(W), max(4, UNSHARED // (n * samples)))
+    sums, parts = np.empty((rows, n), W.dtype), np.empty((rows, n), W.dtype)
+    for i in range(0, len(W), rows):
+        w = W[i : i + rows]
+        total, part = sums[: len(w)], parts[: len(w)]
+        for s in range(0, len(a), samples):
+            told = np.ascontiguousarray(error[s : s + samples, i : i + rows].T)
+            np.dot(told, a[s : s + samples], total if s == 0 else part)
+            if s > 0:
+                total += part
+        for r in range(len(w)):
+            for j in range(n):
+                w[r, j] += rate * total[r, j]
+    for i in range(len(b)):
+        learns = b.dtype.type(0)
         for s in range(len(error)):
-            total += error[s]
-        b += rate * total
+            learns += error[s, i]
+        b[i] += rate * learns

