@@ -183,8 +183,7 @@ def _values(
     values: dict[str, Tensor] = {}
     if loss is not None:
         admit_outputs(loss, rows.shape[1], rows)
-        values["loss"] = loss.value(rows, targets(labels, rows.shape[1], rows.dtype))
-        check_measure("loss", values["loss"], labels)
+        values["loss"] = loss.prices(rows, targets(labels, rows.shape[1], rows.dtype))
     for name, metric in metrics.items():
         value = metric(prediction, y)
         check_measure(name, value, y)
