@@ -61,6 +61,7 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
         TypeError, ValueError: in a sentence that names ``y``.
     """
     validate.tensor("y", y, floating=False)
+    admit_logits(loss, u)
     if y.is_floating_point() or y.dim() < 2:
         return _targets(u.shape, y, u, loss), None
     signed = y.dtype.is_signed  # the others hold no -1, although 255 of uint8 would equal it
@@ -69,6 +70,22 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
     if not bool(asked.any()):
         raise ValueError("y holds no label: all are -1, which asks for nothing")
     return given, asked.to(u.dtype)
+
+
+def admit_logits(loss: Loss, u: Tensor) -> None:
+    """Refuse what has passed a softmax already, where a loss takes logits ``(B, …, n)``.
+
+    A module that ends in one can be seen by what it is made of only where it is a layer of its
+    own at the end; what it gives shows it wherever it is.
+
+    Raises:
+        ValueError: naming the loss.
+    """
+    if loss.takes == "logits" and u.dim() > 1 and validate.softmaxed(u):
+        raise ValueError(
+            f"loss {loss.name!r} takes logits, but the network gives probabilities, each row with "
+            "sum 1: leave its softmax out"
+        )
 
 
 NO_LABEL = -1
@@ -321,10 +338,14 @@ def _end_of(network: Network | Chain) -> str:
 
 
 def _last_of(network: nn.Module) -> nn.Module:
-    """The last module of a chain or a Sequential, as far as one can see."""
-    if isinstance(network, Chain):
-        return _last_of(network.chain[-1])
-    return _last_of(network[-1]) if isinstance(network, nn.Sequential) and network else network
+    """The last module of a chain or a Sequential that does anything, as far as one can see."""
+    if not isinstance(network, Chain | nn.Sequential):
+        return network
+    parts = network.chain if isinstance(network, Chain) else network
+    for part in reversed(parts):
+        if not isinstance(last := _last_of(part), nn.Identity):
+            return last
+    return nn.Identity()
 
 
 _SQUASHED = (nn.Softmax, nn.Sigmoid, Softmax)

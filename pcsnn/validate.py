@@ -198,6 +198,26 @@ def probabilities(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def softmaxed(value: Tensor) -> bool:
+    """Whether rows ``(…, n)`` are what a softmax gives, so many of them that it is no accident.
+
+    None negative, and each with sum 1 to rounding; but not whole numbers alone, for rows that are
+    one-hot may well be scores. Of many rows the first are looked at.
+    """
+    n, eps = value.shape[-1], torch.finfo(value.dtype).eps
+    rows = value.detach().reshape(-1, n)[:_LOOKED_AT]
+    # Numbers are near 1 by chance as often as the rounding is wide: once in 10^14 for all rows.
+    if n < 2 or len(rows) < max(2, math.ceil(_BITS / -math.log2(eps))):
+        return False
+    sums = rows.sum(dim=-1, dtype=torch.float64 if eps < 1e-7 else torch.float32)
+    tolerance = 2 * max(eps, 4 * math.sqrt(n) * torch.finfo(sums.dtype).eps)
+    near = ((sums - 1).abs() <= tolerance).all() & (rows >= 0).all()
+    return bool(near & ((rows > 0) & (rows < 1)).any())
+
+
+_LOOKED_AT, _BITS = 64, 46
+
+
 def labels(name: str, value: Tensor, classes: int) -> Tensor:
     """Return ``value`` if it is a vector of whole numbers from 0 to ``classes - 1``."""
     tensor(name, value, floating=False)
