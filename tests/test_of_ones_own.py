@@ -405,7 +405,7 @@ def test_a_loss_of_ones_own_is_tried_once():
     rule(network, x, y)
     assert len(calls) == tried + 1
     with pytest.raises(
-        ValueError, match="'three' must take .* shape \\(6, 4\\) and torch.float32 it"
+        ValueError, match="'three' cannot take .* of shape \\(6, 4\\) in torch.float32, or"
     ):
         pcsnn.ZIL(loss)(pcsnn.mlp([4, 5, 4]), x, y)
 

@@ -392,8 +392,8 @@ def _explain(loss: Loss, p: Tensor, error: Exception) -> NoReturn:
         raise error
     kind = TypeError if isinstance(error, TypeError) else ValueError
     raise kind(
-        f"loss {loss.name!r} must take a prediction and a target (B, n), which for shape "
-        f"{tuple(p.shape)} and {p.dtype} it does not: {error}"
+        f"loss {_given(loss)!r} cannot take a prediction of shape {tuple(p.shape)} in {p.dtype}, "
+        f"or its target: {str(error).splitlines()[0] if str(error) else repr(error)}"
     ) from error
 
 

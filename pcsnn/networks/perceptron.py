@@ -73,7 +73,7 @@ def mlp(
             false, and a device that is not there.
     """
     sizes = validate.layer_sizes("sizes", sizes)
-    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), as_activation(output)
+    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), as_activation(output, "output")
     if isinstance(energies, str) and energies == "matched":
         sigmas, energies = _matched(sigmas, sizes[1:-1], squash_input)
     validate.flag("batch_norm", batch_norm)

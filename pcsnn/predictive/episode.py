@@ -151,6 +151,7 @@ class Episode:
 
     def start_from(self, values: Sequence[Tensor]) -> None:
         """Begin with other values than those of the forward pass."""
+        validate.sequence("values", values, "tensors")
         if len(values) != len(self.deviations):
             raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
         for k, value in enumerate(values):
