@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import cache
 from numbers import Integral, Real
 
 import torch
@@ -88,7 +89,43 @@ def device(name: str, value: torch.device | str) -> torch.device:
         raise ValueError(f"{name} must be one such as 'cpu' or 'cuda', not {value!r}") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"{name} is {value!r}, but PyTorch finds no such GPU here")
+    if why := _cannot_hold(found):
+        raise ValueError(f"{name} is {value!r}, which PyTorch cannot use here: {why}")
     return found
+
+
+@cache
+def _cannot_hold(device: torch.device) -> str:
+    """Why nothing can be put on a device; empty where it can. PyTorch knows more than it has."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # each kind of device has its own
+        return _first_line(error)
+    return ""
+
+
+def arithmetic(dtype: torch.dtype, device: torch.device | str) -> None:
+    """Refuse a type of numbers that a device can store, and not compute in: once a process."""
+    if why := _cannot_compute(dtype, torch.device(device)):
+        raise TypeError(
+            f"dtype is {dtype}, in which PyTorch cannot compute what a network does on {device}: "
+            f"{why}"
+        )
+
+
+@cache
+def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str:
+    """Why it cannot; empty where it can: a product and a tanh, of which all networks are made."""
+    try:
+        one = torch.ones(1, 1, dtype=dtype, device=device)
+        torch.tanh(one @ one)
+    except Exception as error:  # each kind of device has its own
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def hooks(module: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from pcsnn.data import Dataset
 from pcsnn.energies import Gaussian
 from pcsnn.ensembles import stack, unstack
 from pcsnn.experiments.machinery.statistics import interval
+from pcsnn.models.convolutional import lenet
 from pcsnn.networks import Layer, Network
 from pcsnn.perturbation import WeightPerturbation, trial_and_error
 from pcsnn.plain import plain
@@ -68,6 +69,30 @@ def test_dtypes_and_devices(options, message):
         dataset = Dataset(ONES, torch.tensor([0, 1, 0]), ("a", "b"))
         if options["device"]:
             refused(message, dataset.to, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_types_in_which_nothing_computes(dtype):
+    message = f"dtype is {dtype}, in which PyTorch cannot compute what a network does on cpu: "
+    refused(message, pcsnn.mlp, [3, 2], dtype=dtype)
+    refused(message, lenet, dtype=dtype)
+    for usual in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        pcsnn.mlp([3, 2], dtype=usual)(ONES[:, :1].expand(3, 3).to(usual))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_devices_that_are_not_here(device):
+    if getattr(torch, device).is_available():
+        pytest.skip("there is one")
+    message = f"device is '{device}', which PyTorch cannot use here: "
+    refused(message, pcsnn.mlp, [3, 2], device=device)
+    refused(message, lenet, device=device)
+    refused(message, data.load, "digits", device=device)
+
+
+def test_a_network_of_no_numbers():
+    assert pcsnn.mlp([3, 2], device="meta")(ONES.new_empty(4, 3, device="meta")).shape == (4, 2)
+    assert next(lenet(device="meta").parameters()).is_meta
 
 
 @pytest.mark.parametrize(
