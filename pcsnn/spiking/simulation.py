@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pcsnn import jit, validate
+from pcsnn import deprecated, jit, validate
 from pcsnn.admission import refuse_autocast
 from pcsnn.randomness import as_generator
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
@@ -287,3 +287,8 @@ def _joined(parts: list[_Part], times: Tensor, engine: str, spiking: bool) -> Si
 
 def _bar(total: int, progress: bool) -> tqdm:
     return tqdm(total=total, unit="step", delay=3, leave=False, disable=None if progress else True)
+
+
+__getattr__ = deprecated.moved(
+    __name__, {}, gone={"ENGINES": "engine='kernel', 'torch', or None for the first that can"}
+)
