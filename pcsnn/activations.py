@@ -114,13 +114,16 @@ class Softmax(Activation):
         return s * (delta - (s * delta).sum(dim=-1, keepdim=True))
 
 
-def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activation:
+def activation(
+    given: str | Activation | Callable[[Tensor], Tensor], argument: str = "activation"
+) -> Activation:
     """An activation by its name, one of :data:`ACTIVATIONS`, from PyTorch, or itself.
 
     Args:
         given: a name, an :class:`Activation`, or any elementwise function or module without
             parameters, such as ``nn.Hardtanh()`` or ``torch.sin``; autograd then has its
             derivative. What is known here (``nn.Tanh()``, ``torch.relu``) is taken as that.
+        argument: what errors call it.
 
     Raises:
         TypeError, ValueError: for a name that is not there, and a function that is not
@@ -129,17 +132,20 @@ def activation(given: str | Activation | Callable[[Tensor], Tensor]) -> Activati
     if isinstance(given, Activation):
         return given
     if isinstance(given, str) or not callable(given) or isinstance(given, type):
-        return ACTIVATIONS[validate.one_of("activation", given, ACTIVATIONS)]()  # type: ignore[arg-type]
+        return ACTIVATIONS[validate.one_of(argument, given, ACTIVATIONS)]()  # type: ignore[arg-type]
     if isinstance(given, nn.Softmax) and given.dim in (-1, 1):
         return Softmax()
     kind = type(given) if isinstance(given, nn.Module) else given
     if kind in _PYTORCHS:
         return ACTIVATIONS[_PYTORCHS[kind]]()
     if isinstance(given, nn.Module) and next(given.parameters(), None) is not None:
-        raise ValueError(f"activation {type(given).__name__} has parameters, which would not learn")
+        raise ValueError(f"{argument} {type(given).__name__} has parameters, which would not learn")
     name = getattr(given, "__name__", type(given).__name__)
     function = _Untouched(given)
-    return Activation(f"{name} by autograd", function, _Slope(function))
+    try:
+        return Activation(f"{name} by autograd", function, _Slope(function))
+    except ValueError as error:
+        raise ValueError(f"{argument}{str(error).removeprefix('activation')}") from error
 
 
 def known_as(given: nn.Module) -> str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.overrides import TorchFunctionMode
 
 from pcsnn import validate
 from pcsnn.activations import IDENTITY, Activation, Softmax
@@ -63,6 +67,7 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
         TypeError, ValueError: in a sentence that names ``y``.
     """
     validate.tensor("y", y, floating=False)
+    admit_logits(loss, u)
     if y.is_floating_point() or y.dim() < 2:
         return _targets(u.shape, y, u, loss), None
     signed = y.dtype.is_signed  # the others hold no -1, although 255 of uint8 would equal it
@@ -71,6 +76,22 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
     if not bool(asked.any()):
         raise ValueError("y holds no label: all are -1, which asks for nothing")
     return given, asked.to(u.dtype)
+
+
+def admit_logits(loss: Loss, u: Tensor) -> None:
+    """Refuse what has passed a softmax already, where a loss takes logits ``(B, …, n)``.
+
+    A module that ends in one can be seen by what it is made of only where it is a layer of its
+    own at the end; what it gives shows it wherever it is.
+
+    Raises:
+        ValueError: naming the loss.
+    """
+    if loss.takes == "logits" and u.dim() > 1 and validate.softmaxed(u):
+        raise ValueError(
+            f"loss {loss.name!r} takes logits, but the network gives probabilities, each row with "
+            "sum 1: leave its softmax out"
+        )
 
 
 NO_LABEL = -1
@@ -129,6 +150,10 @@ def _admit_given(network: nn.Module, x: Inputs) -> Ends | None:
         ends = network.admit_layers()
         _admit_rows(network, x, ends)
     else:
+        if isinstance(network, Chain) and not torch.is_tensor(x):
+            raise TypeError(f"x must be a tensor, not {validate.kind_of(x)}")
+        if isinstance(x, list):
+            raise TypeError("x must be a tensor, not a list: for several inputs give a tuple")
         for name, part in _named(x):
             validate.tensor(name, part, floating=isinstance(network, Chain))
             if part.dim() < (2 if part.is_floating_point() else 1) or part.shape[0] == 0:
@@ -217,13 +242,15 @@ def _admit_part(name: str, part: nn.Module) -> None:
 
 
 def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
-    """A forward pass of any module.
+    """A forward pass of any module, its first: what does not fit shows there.
 
     Raises:
-        ValueError: for whole numbers out of the range of an embedding.
+        ValueError: for inputs that the module cannot be run on, whole numbers out of the range of
+            an embedding among them.
     """
     try:
-        return forward(*x)
+        with _watched(x):
+            return forward(*x)
     except IndexError as error:
         for name, part in _named(x):
             if not part.is_floating_point():
@@ -232,7 +259,66 @@ def run(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> Any:
                     f"{name} holds whole numbers from {low} to {high}, some of which the network "
                     f"has no place for: {error}"
                 ) from error
+        raise cannot_run(x, error) from error
+    except (torch.OutOfMemoryError, RecursionError):
         raise
+    except RuntimeError as error:  # which PyTorch raises of what does not fit
+        raise cannot_run(x, error) from error
+    except TypeError as error:
+        if wrong := _miscalled(forward, x):
+            raise cannot_run(x, f"{wrong}; several go into a tuple") from error
+        raise  # of something else that the module does
+
+
+def cannot_run(x: Inputs, error: Exception | str) -> ValueError:
+    """What to say of a module that cannot be run on its inputs, each as it was given."""
+    given = " and ".join(f"{name} of {_shape(part)} in {part.dtype}" for name, part in _named(x))
+    said = (str(error) or repr(error)).splitlines()[0]
+    return ValueError(f"network cannot be run on {given}: {said}")
+
+
+def _miscalled(forward: Callable[..., Any], x: tuple[Tensor, ...]) -> str:
+    """Why a forward pass does not take so many inputs; empty where it does."""
+    try:
+        own = forward.forward if isinstance(forward, nn.Module) else forward
+        inspect.signature(own).bind(*x)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _watched(x: tuple[Tensor, ...]) -> AbstractContextManager[Any]:
+    """Rows of tables are looked up where an index that is none would end in no error.
+
+    On the processor PyTorch raises one; on a device it fails an assertion, after which nothing
+    runs there any more.
+    """
+    with torch._C.DisableTorchFunction():  # nothing asked here is a call of the module's
+        tokens = any(part.device.type != "cpu" and not part.is_floating_point() for part in x)
+    return LookUps() if tokens else nullcontext()
+
+
+class LookUps(TorchFunctionMode):
+    """While it lasts an index that a table has no row for raises an ``IndexError``, anywhere."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Every call of the module to PyTorch comes here."""
+        if func in _LOOK_UPS:
+            index, table = args[:2] if func in _LOOK_UPS[:2] else args[1::-1]
+            with torch._C.DisableTorchFunction():
+                if bool(((index < 0) | (index >= len(table))).any()):
+                    raise IndexError(f"a table has {len(table)} rows")
+        return func(*args, **(kwargs or {}))
+
+
+# What is given an index and a table, and then what is given a table and an index.
+_LOOK_UPS = (F.embedding, F.embedding_bag, torch.embedding, torch.embedding_bag)
 
 
 def _admit_rows(network: Network, x: Inputs, ends: Ends) -> None:
@@ -335,10 +421,14 @@ def _end_of(network: Network | Chain) -> str:
 
 
 def _last_of(network: nn.Module) -> nn.Module:
-    """The last module of a chain or a Sequential, as far as one can see."""
-    if isinstance(network, Chain):
-        return _last_of(network.chain[-1])
-    return _last_of(network[-1]) if isinstance(network, nn.Sequential) and network else network
+    """The last module of a chain or a Sequential that does anything, as far as one can see."""
+    if not isinstance(network, Chain | nn.Sequential):
+        return network
+    parts = network.chain if isinstance(network, Chain) else network
+    for part in reversed(parts):
+        if not isinstance(last := _last_of(part), nn.Identity):
+            return last
+    return nn.Identity()
 
 
 _SQUASHED = (nn.Softmax, nn.Sigmoid, Softmax)

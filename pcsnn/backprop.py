@@ -22,6 +22,7 @@ from pcsnn.activations import IDENTITY
 from pcsnn.admission import (
     admit,
     admit_for_autograd,
+    admit_logits,
     admit_loss,
     admit_targets,
     copies_of,
@@ -215,6 +216,8 @@ class Backprop(Rule):
                 y, asked = admit_targets(u, y, loss)
                 if asked is not None:
                     energy, batch = energy.where(asked), int(asked.sum())
+            elif isinstance(network, Chain):  # whose last stage may be anything
+                admit_logits(loss, u)
             losses = energy.value(u, y)
             ends = [(prediction, energy.error(u, y) / -batch), *held.prices(batch)]
             found = self._gradients(ends, parameters)

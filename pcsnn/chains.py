@@ -59,7 +59,7 @@ class Chain(nn.Module):
             ValueNode() for _ in stages[1:]
         )
         self.outputs = validate.positive_int("outputs", outputs)
-        self.output_activation = activation(read_out)
+        self.output_activation = activation(read_out, "read_out")
 
     def forward(self, x: Tensor) -> Tensor:
         """The prediction ``(B, outputs)``: the stages composed, and the read-out."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,11 @@ def close(a: Any, b: Any, rtol: float = 1e-12) -> Evidence:
 
     Raises:
         ValueError: for an ``rtol`` outside that range.
-        TypeError: for complex numbers.
+        TypeError: for complex numbers, and an ``rtol`` that is no number.
         CheckError: where nothing is compared, or a number is not finite.
     """
+    if isinstance(rtol, bool) or not isinstance(rtol, Real):
+        raise TypeError(f"rtol must be a number, not {type(rtol).__name__}")
     if not 0 < rtol < 1:  # NaN included
         raise ValueError(f"rtol must lie between 0 and 1, not {rtol!r}: anything would be close")
     a, b = _float64(a), _float64(b)

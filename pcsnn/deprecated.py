@@ -1,7 +1,8 @@
 """Names that have moved: they go on working, and say what to write instead.
 
 Two doors: an import of a module that has moved (``import pcsnn.zil``) finds the new one, and
-:func:`moved` answers for a name that another module holds now. Both warn, once a place.
+:func:`moved` answers for a name that another module holds now. Both warn, once a place. What is
+gone without an heir says what to write instead.
 """
 
 from __future__ import annotations
@@ -54,15 +55,21 @@ def warn(old: str, new: str) -> None:
     warnings.warn(f"{old} has moved: write {new}", DeprecationWarning, stacklevel=3)
 
 
-def moved(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+def moved(
+    module: str, names: Mapping[str, str], gone: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """A module's ``__getattr__`` for names that another module holds now.
 
     Args:
         module: the one they have left.
         names: the module of each now.
+        gone: what to write in the place of each that no module holds any more. It is told by an
+            ``ImportError``: of an ``AttributeError`` an import from a module keeps no word.
     """
 
     def find(name: str) -> Any:
+        if gone is not None and name in gone:
+            raise ImportError(f"{module}.{name} is gone: write {gone[name]}", name=module)
         if name in names:
             warn(f"{module}.{name}", f"{names[name]}.{name}")
             return getattr(import_module(names[name]), name)

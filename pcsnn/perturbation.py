@@ -72,7 +72,7 @@ class WeightPerturbation(Rule):
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
-        here = loss.value(trace.prediction, y).mean(dim=-1)
+        here = loss.prices(trace.prediction, y).mean(dim=-1)
         learning = [p for p in network.parameters() if p.requires_grad]
         gradients = [torch.empty_like(p) for p in learning]
         for parameter, gradient in zip(learning, gradients, strict=True):

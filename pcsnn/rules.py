@@ -104,7 +104,11 @@ class DivergenceError(ArithmeticError):
 
 
 def explain_non_finite(
-    network: nn.Module, x: Inputs, y: Inputs, suspects: Iterable[tuple[str, Tensor]] = ()
+    network: nn.Module,
+    x: Inputs,
+    y: Inputs,
+    suspects: Iterable[tuple[str, Tensor]] = (),
+    feedback: object = None,
 ) -> NoReturn:
     """Say which input was to blame for activity or a loss that is not finite.
 
@@ -116,14 +120,14 @@ def explain_non_finite(
         x: its inputs, which may be.
         y: labels or targets, which may be.
         suspects: value nodes that may be, by name, each with what was predicted for it.
+        feedback: whose matrices may be, where there is one.
     """
     for name, given in zip(("x", "y"), (x, y), strict=True):
         for part in given if isinstance(given, tuple) else (given,):
             if part.is_floating_point():
                 validate.finite(name, part)
-    for name, parameter in network.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise DivergenceError(f"the network's {name} holds NaN or infinite values")
+    refuse_non_finite("network", network)
+    refuse_non_finite("feedback", feedback)
     for name, u in suspects:
         masked = torch.isneginf(u)
         if bool(masked.any()) and bool(torch.isfinite(u[~masked]).all()):
@@ -137,6 +141,14 @@ def explain_non_finite(
         "the activity or the loss is not finite, or its gradient: too large for its dtype, or the "
         "log of zero"
     )
+
+
+def refuse_non_finite(owner: str, module: object) -> None:
+    """Say which of a module's parameters is not finite, if one is."""
+    if isinstance(module, nn.Module):
+        for name, parameter in module.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise DivergenceError(f"the {owner}'s {name} holds NaN or infinite values")
 
 
 def refuse_hooks_on_grad(network: nn.Module) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from pcsnn.validate import kind_of
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class Table:
         rows: cells, as they are to be shown.
 
     Raises:
+        TypeError: for a head, rows or a row that are no sequences.
         ValueError: for a row that has not one cell for each column.
     """
 
@@ -25,7 +28,10 @@ class Table:
     rows: Sequence[Sequence[object]]
 
     def __post_init__(self) -> None:
-        for row in self.rows:
+        _admit_line("head", self.head, "names")
+        _admit_line("rows", self.rows, "rows")
+        for k, row in enumerate(self.rows):
+            _admit_line(f"rows[{k}]", row, "cells")
             if len(row) != len(self.head):
                 raise ValueError(
                     f"rows must have {len(self.head)} cells, one for each column, not {len(row)}"
@@ -56,3 +62,9 @@ class Table:
             ).rstrip()
             for line in lines
         )
+
+
+def _admit_line(name: str, value: object, of: str) -> None:
+    """Refuse what is nothing to count and go through; a text would be cut into its letters."""
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(f"{name} must be a sequence of {of}, not {kind_of(value)}")

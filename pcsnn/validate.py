@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import cache
 from numbers import Integral, Real
 
 import torch
@@ -88,7 +89,43 @@ def device(name: str, value: torch.device | str) -> torch.device:
         raise ValueError(f"{name} must be one such as 'cpu' or 'cuda', not {value!r}") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"{name} is {value!r}, but PyTorch finds no such GPU here")
+    if why := _cannot_hold(found):
+        raise ValueError(f"{name} is {value!r}, which PyTorch cannot use here: {why}")
     return found
+
+
+@cache
+def _cannot_hold(device: torch.device) -> str:
+    """Why nothing can be put on a device; empty where it can. PyTorch knows more than it has."""
+    try:
+        torch.empty(1, device=device)
+    except Exception as error:  # each kind of device has its own
+        return _first_line(error)
+    return ""
+
+
+def arithmetic(dtype: torch.dtype, device: torch.device | str) -> None:
+    """Refuse a type of numbers that a device can store, and not compute in: once a process."""
+    if why := _cannot_compute(dtype, torch.device(device)):
+        raise TypeError(
+            f"dtype is {dtype}, in which PyTorch cannot compute what a network does on {device}: "
+            f"{why}"
+        )
+
+
+@cache
+def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str:
+    """Why it cannot; empty where it can: a product and a tanh, of which all networks are made."""
+    try:
+        one = torch.ones(1, 1, dtype=dtype, device=device)
+        torch.tanh(one @ one)
+    except Exception as error:  # each kind of device has its own
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 def hooks(module: nn.Module) -> bool:
@@ -196,6 +233,26 @@ def probabilities(name: str, value: Tensor) -> Tensor:
             f"{name} must hold probabilities for this loss: none negative, each row with sum 1"
         )
     return value
+
+
+def softmaxed(value: Tensor) -> bool:
+    """Whether rows ``(…, n)`` are what a softmax gives, so many of them that it is no accident.
+
+    None negative, and each with sum 1 to rounding; but not whole numbers alone, for rows that are
+    one-hot may well be scores. Of many rows the first are looked at.
+    """
+    n, eps = value.shape[-1], torch.finfo(value.dtype).eps
+    rows = value.detach().reshape(-1, n)[:_LOOKED_AT]
+    # Numbers are near 1 by chance as often as the rounding is wide: once in 10^14 for all rows.
+    if n < 2 or len(rows) < max(2, math.ceil(_BITS / -math.log2(eps))):
+        return False
+    sums = rows.sum(dim=-1, dtype=torch.float64 if eps < 1e-7 else torch.float32)
+    tolerance = 2 * max(eps, 4 * math.sqrt(n) * torch.finfo(sums.dtype).eps)
+    near = ((sums - 1).abs() <= tolerance).all() & (rows >= 0).all()
+    return bool(near & ((rows > 0) & (rows < 1)).any())
+
+
+_LOOKED_AT, _BITS = 64, 46
 
 
 def labels(name: str, value: Tensor, classes: int) -> Tensor:

@@ -132,6 +132,19 @@ def test_a_module_that_moved_is_found_by_its_old_name(old: str, new: str) -> Non
     [
         ("pcsnn.networks", "as_generator", "pcsnn.randomness"),
         ("pcsnn.networks", "INITIALISATIONS", "pcsnn.initialisation"),
+        ("pcsnn.networks", "initialise", "pcsnn.initialisation"),
+        ("pcsnn.predictive.dense", "per_copy", "pcsnn.predictive.looks"),
+        ("pcsnn.predictive.kernels", "ACTIVATIONS", "pcsnn.predictive.compiled"),
+        ("pcsnn.predictive.kernels", "OUTPUTS", "pcsnn.predictive.compiled"),
+        ("pcsnn.predictive.kernels", "AT_END", "pcsnn.predictive.compiled"),
+        ("pcsnn.predictive.kernels", "AT_OWN_TIME", "pcsnn.predictive.compiled"),
+        ("pcsnn.predictive.kernels", "AT_FRONT", "pcsnn.predictive.compiled"),
+        (
+            "pcsnn.experiments.machinery.runner",
+            "resolve_device",
+            "pcsnn.experiments.machinery.machines",
+        ),
+        ("pcsnn.experiments.machinery.runner", "work_folder", "pcsnn.experiments.machinery.work"),
         ("pcsnn.ensembles", "train_many", "pcsnn.training.many"),
         ("pcsnn.predictive.feedback", "FeedbackAlignment", "pcsnn.predictive.alignment"),
         (
@@ -145,6 +158,26 @@ def test_a_name_that_moved_is_found_where_it_was(module: str, name: str, home: s
     with pytest.warns(DeprecationWarning, match=rf"write {home}\.{name}"):
         found = getattr(importlib.import_module(module), name)
     assert found is getattr(importlib.import_module(home), name)
+
+
+@pytest.mark.parametrize(
+    ("module", "names", "instead"),
+    [
+        ("pcsnn.stages", "Stage Point General GeneralPoint", "pcsnn.predictive.first_look.look_at"),
+        ("pcsnn.compiled", "Bound bind known", "pcsnn.predictive.compiled.present"),
+        ("pcsnn.kernels", "AVAILABLE", "pcsnn.jit.available"),
+        ("pcsnn.spiking.simulation", "ENGINES", "engine='kernel', 'torch', or None"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_name_that_is_gone_says_what_to_write_instead(
+    module: str, names: str, instead: str
+) -> None:
+    for name in names.split():
+        with pytest.raises(ImportError, match=rf"\.{name} is gone: write {instead}"):
+            getattr(importlib.import_module(module), name)
+        with pytest.raises(ImportError, match=rf"\.{name} is gone: write {instead}"):
+            exec(f"from {module} import {name}", {})
 
 
 def test_a_name_that_never_was_is_refused() -> None:

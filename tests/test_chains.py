@@ -240,7 +240,7 @@ def test_stages_are_modules():
         pcsnn.Chain([nn.Linear(2, 3), torch.tanh], outputs=3)
     with pytest.raises(ValueError, match="outputs must be at least 1"):
         pcsnn.Chain([nn.Linear(2, 3)], outputs=0)
-    with pytest.raises(ValueError, match="activation must be one of"):
+    with pytest.raises(ValueError, match="read_out must be one of"):
         pcsnn.Chain([nn.Linear(2, 3)], outputs=3, read_out="step")
 
 

@@ -14,6 +14,7 @@ from torch import distributed, multiprocessing
 
 import pcsnn
 from pcsnn import data
+from pcsnn.energies import DiagonalGaussian
 from pcsnn.predictive.feedback import Feedback
 from tests.strategies import relative_error
 
@@ -30,28 +31,70 @@ def network(**options):
 
 
 def rules():
-    """Every rule; those that learn with the mean over the batch alone first."""
+    """Every rule; those that learn with the mean over the batch alone first.
+
+    The others are those whose samples know of one another: by weights that move between two looks
+    at the values (ipc), and by draws, which are made for a whole batch, so that a sample is given
+    another one in a part (spikes of a coding, a bottleneck in training mode).
+    """
+    learning, spiking = pcsnn.InferenceLearning, pcsnn.spiking.SpikingPredictiveCoding
     exact = {
         "backprop": pcsnn.Backprop("cross_entropy"),
         "perturbation": pcsnn.WeightPerturbation(),
-        "il": pcsnn.InferenceLearning("cross_entropy", steps=8),
+        "il": learning("cross_entropy", steps=8),
+        "il, by errors": learning("cross_entropy", steps=8, variables="errors"),
+        "il, fixed predictions": learning("cross_entropy", steps=8, fixed_predictions=True),
+        "il, a prior that waits": learning("cross_entropy", steps=8, prior_waits=True),
+        "equilibrium": pcsnn.EquilibriumPropagation("cross_entropy", beta=0.5, steps=8),
+        "equilibrium, one nudge": pcsnn.EquilibriumPropagation(beta=0.5, centred=False, steps=8),
+        "spiking": spiking(engine="torch"),
+        "spiking, graded": spiking(
+            values="graded", messages="graded", coupling=1.0, engine="torch"
+        ),
         "zil": pcsnn.ZIL(),
         "zil, literal": pcsnn.ZIL(literal=True),
         "fazil": pcsnn.FaZIL(),
         "feedback alignment": pcsnn.FeedbackAlignment(feedback=Feedback.random(network(), 1)),
         "direct feedback": pcsnn.DirectFeedbackAlignment(feedback=Feedback.direct(network(), 1)),
     }
-    return {**exact, "ipc": pcsnn.IncrementalInferenceLearning(steps=4, learning_rate=0.1)}
+    return {
+        **exact,
+        "ipc": pcsnn.IncrementalInferenceLearning(steps=4, learning_rate=0.1),
+        "spiking, poisson": spiking(input="poisson", engine="torch"),
+        "a prior that waits, drawn": learning("cross_entropy", steps=8, prior_waits=True),
+    }
+
+
+DRAWN = ("spiking, poisson", "a prior that waits, drawn")
 
 
 def small(name):
-    """Few inputs for the rule that runs the network once for each weight."""
+    """A network that the rule takes; few inputs where it is run once for each weight."""
+    if name.startswith("spiking"):
+        made = pcsnn.mlp([64, 7, 10], pcsnn.spiking.LIFRate(), dtype=torch.float64, seed=3)
+        for layer in made.layers:  # currents above the threshold, so that spikes do come
+            torch.nn.init.constant_(layer.linear.bias, 1.5)
+        return made
+    if "prior" in name:
+        return bottleneck().train(name.endswith("drawn"))
     sizes = [4, 3, 10] if name == "perturbation" else SIZES
     return pcsnn.mlp(sizes, "tanh", dtype=torch.float64, seed=3)
 
 
+def bottleneck():
+    """With a node that has a prior, which draws in training mode."""
+    torch.manual_seed(3)
+    one, two, three = torch.nn.Linear(64, 8), torch.nn.Linear(4, 6), torch.nn.Linear(6, 10)
+    drawn, hidden = pcsnn.ValueNode(DiagonalGaussian(5)), pcsnn.ValueNode()
+    return torch.nn.Sequential(one, drawn, two, hidden, torch.nn.Tanh(), three).double()
+
+
 def digits():
     return data.load("digits").to(dtype=torch.float64).take(200)
+
+
+def batch_for(net):
+    return batch(getattr(net, "sizes", SIZES)[0])
 
 
 def batch(columns=64):
@@ -108,7 +151,7 @@ def process(rank, port, folder):
     average = space["average_gradients"]
 
     def shared(rule, net, part):
-        x, y = batch(net.sizes[0])
+        x, y = batch_for(net)
         gradient(rule, net, x[part], y[part])
         average(net, len(x[part]))
         return torch.cat([p.grad.flatten() for p in net.parameters()])
@@ -135,10 +178,11 @@ def both(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", [name for name in rules() if name != "ipc"])
+@pytest.mark.parametrize("name", [name for name in rules() if name not in ("ipc", *DRAWN)])
 def test_the_gradient_of_two_halves_is_that_of_the_whole(both, name):
     net = small(name)
-    whole = gradient(rules()[name], net, *batch(net.sizes[0]))
+    whole = gradient(rules()[name], net, *batch_for(net))
+    assert bool(whole.any())
     tolerance = 1e-7 if name == "perturbation" else 1e-12  # differences lose digits
     assert all(relative_error(found[name], whole) <= tolerance for found in both)
 
@@ -149,6 +193,15 @@ def test_incremental_learning_of_two_halves_is_only_close(both):
     off = relative_error(both[0]["ipc"], whole)
     assert 1e-6 < off < 0.1
     assert torch.equal(both[0]["ipc"], both[1]["ipc"])
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_drawn_is_drawn_for_each_half_by_itself(both, name):
+    """The first draws of a batch are those of its half as well, but of other samples."""
+    net = small(name)
+    whole = gradient(rules()[name], net, *batch_for(net))
+    assert relative_error(both[0][name], whole) > 1e-3
+    assert torch.equal(both[0][name], both[1][name])
 
 
 def test_parts_of_different_sizes_count_by_their_samples(both):

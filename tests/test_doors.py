@@ -15,13 +15,29 @@ import pcsnn
 from pcsnn import batchnorm, data, likelihood, plotting, validate
 from pcsnn.activations import Activation, activation
 from pcsnn.data import Dataset
+from pcsnn.energies import Gaussian
 from pcsnn.ensembles import stack, unstack
+from pcsnn.experiments.machinery.statistics import interval
+from pcsnn.models.convolutional import lenet
 from pcsnn.networks import Layer, Network
 from pcsnn.perturbation import WeightPerturbation, trial_and_error
 from pcsnn.plain import plain
 from pcsnn.predictive import graph
+from pcsnn.predictive.feedback import Feedback
 from pcsnn.randomness import as_generator
-from pcsnn.spiking import LIFRate, NoisyLIFRate
+from pcsnn.spiking import (
+    LIF,
+    LIFRate,
+    NoisyLIFRate,
+    convert,
+    integrate,
+    rate,
+    simulate,
+)
+from pcsnn.spiking.lif import spike_times
+from pcsnn.spiking.rates import rate_derivative, smoothed_rate, smoothed_rate_derivative
+from pcsnn.tables import Table
+from pcsnn.verification import close
 
 ONES = torch.ones(3, 2)
 
@@ -53,6 +69,30 @@ def test_dtypes_and_devices(options, message):
         dataset = Dataset(ONES, torch.tensor([0, 1, 0]), ("a", "b"))
         if options["device"]:
             refused(message, dataset.to, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_types_in_which_nothing_computes(dtype):
+    message = f"dtype is {dtype}, in which PyTorch cannot compute what a network does on cpu: "
+    refused(message, pcsnn.mlp, [3, 2], dtype=dtype)
+    refused(message, lenet, dtype=dtype)
+    for usual in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        pcsnn.mlp([3, 2], dtype=usual)(ONES[:, :1].expand(3, 3).to(usual))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu"])
+def test_devices_that_are_not_here(device):
+    if getattr(torch, device).is_available():
+        pytest.skip("there is one")
+    message = f"device is '{device}', which PyTorch cannot use here: "
+    refused(message, pcsnn.mlp, [3, 2], device=device)
+    refused(message, lenet, device=device)
+    refused(message, data.load, "digits", device=device)
+
+
+def test_a_network_of_no_numbers():
+    assert pcsnn.mlp([3, 2], device="meta")(ONES.new_empty(4, 3, device="meta")).shape == (4, 2)
+    assert next(lenet(device="meta").parameters()).is_meta
 
 
 @pytest.mark.parametrize(
@@ -622,3 +662,116 @@ def test_rules_are_equal_by_their_settings():
     assert pcsnn.ZIL("cross_entropy") != pcsnn.ZIL()
     assert pcsnn.ZIL() != "ZIL"
     assert len({pcsnn.ZIL(), pcsnn.ZIL(), pcsnn.ZIL(literal=True)}) == 2
+
+
+# --- what public functions take for their settings ---
+
+
+@pytest.mark.parametrize("wrong", [None, math.nan, [], 1])
+def test_flags_of_rules(wrong):
+    refused("literal must be True or False, not", pcsnn.ZIL, literal=wrong)
+    refused("literal must be True or False, not", pcsnn.FaZIL, literal=wrong)
+    refused("at_rest must be True or False, not", pcsnn.FaZIL, at_rest=wrong)
+
+
+def test_settings_of_datasets_and_energies():
+    y = torch.tensor([0, 1, 0])
+    for options, message in (
+        ({"name": None}, "name must be a name, not NoneType"),
+        ({"split": None}, "split must be a name, not NoneType"),
+        ({"image_shape": -1}, "image_shape must be a sequence of whole numbers"),
+        ({"image_shape": (1, -1, 2)}, r"image_shape\[1\] must be at least 1, not -1"),
+        ({"classes": ()}, "classes is empty"),
+    ):
+        refused(message, Dataset, ONES, y, **{"classes": ("a", "b"), **options})
+    refused("units must be at least 1, not -1", Gaussian, units=-1)
+    refused("units must be at least 1, not -1", Gaussian, "learned", units=-1)
+
+
+def test_settings_of_neurons_and_simulations():
+    j, run = torch.ones(3), integrate(LIF(), torch.ones(3, 2), 0.001)
+    for function in (rate, rate_derivative, smoothed_rate, smoothed_rate_derivative):
+        for wrong in (None, LIF, 3):
+            refused("neuron must be a LIF, not", function, j, neuron=wrong)
+    refused("neuron must be a LIF, not NoneType", smoothed_rate, j, 0.0, None)
+    refused("neuron must be a LIF, not NoneType", spike_times, None, run, 0.001)
+    refused("run must be what integrate returned, not NoneType", spike_times, LIF(), None, 0.001)
+    spiking, x = convert(pcsnn.mlp([2, 3], output=LIFRate()).eval()), ONES / 2
+    for options, message in (
+        ({"record": 3}, "record must be a collection of names, not int"),
+        ({"checkpoints": torch.tensor(0.5)}, "checkpoints must be a sequence of times, not a tens"),
+        ({"checkpoints": 0.5}, "checkpoints must be a sequence of times, not float"),
+    ):
+        refused(message, simulate, spiking, x, duration=1.0, **options)
+
+
+def test_settings_of_inference_training_and_tables():
+    network, x, y = pcsnn.mlp([2, 4, 3]), ONES, torch.tensor([0, 1, 2])
+    for wrong in (3, ONES):
+        refused("values must be a sequence of tensors, not", pcsnn.infer, network, x, y,
+                steps=1, step_size=0.1, values=wrong)  # fmt: skip
+    sgd = torch.optim.SGD(network.parameters(), 0.1)
+    data = Dataset(x, y, ("a", "b", "c"))
+    refused("checkpoint must be a path, not int", pcsnn.train, network, pcsnn.ZIL(), sgd, data,
+            epochs=1, batch_size=3, seed=0, checkpoint=3)  # fmt: skip
+    refused("level must be a number, not NoneType", interval, [1.0, 2.0], None)
+    refused("rtol must be a number, not NoneType", close, 1.0, 1.0, None)
+    refused("head must be a sequence of names, not NoneType", Table, "of", None, [])
+    refused("head must be a sequence of names, not str", Table, "of", "ab", [])
+    refused("rows must be a sequence of rows, not NoneType", Table, "of", ["a"], None)
+    refused(r"rows\[1\] must be a sequence of cells, not int", Table, "of", ["a"], [["b"], 3])
+
+
+def test_errors_name_the_argument_that_they_are_about():
+    for given in (None, "tahn", 3):
+        refused("^output must be one of", pcsnn.mlp, [3, 2], output=given)
+        refused("^activation must be one of", pcsnn.mlp, [3, 2, 2], given)
+        refused("^read_out must be one of", pcsnn.Chain, [nn.Linear(3, 2)], outputs=2,
+                read_out=given)  # fmt: skip
+    refused("^output PReLU has parameters", pcsnn.mlp, [3, 2], output=nn.PReLU())
+    refused("^output '.*' must be elementwise", pcsnn.mlp, [3, 2], output=lambda z: z - z.mean())
+    refused("^activation '.*' must be elem", pcsnn.mlp, [3, 2, 2], lambda z: z - z.mean())
+
+
+@pytest.mark.parametrize("make", [pcsnn.Backprop, pcsnn.ZIL])
+def test_probabilities_asked_of_logits(make):
+    network = pcsnn.mlp([2, 4, 3], dtype=torch.float64)
+    with torch.no_grad():
+        network.layers[-1].linear.bias.fill_(5.0)
+    refused("loss 'BCELoss' cannot take a prediction of shape .* between 0 and 1",
+            make(nn.BCELoss()), network, ONES.double(), torch.tensor([0, 1, 2]))  # fmt: skip
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_a_feedback_that_is_not_finite():
+    network, x, y = pcsnn.mlp([2, 4, 4, 3], "tanh"), ONES, torch.tensor([0, 1, 2])
+    feedback = Feedback.random(network, 0)
+    with torch.no_grad():
+        feedback.weights[1][0, 0] = math.nan
+    for rule in (
+        pcsnn.ZIL(feedback=feedback),
+        pcsnn.ZIL(feedback=feedback, literal=True),
+        pcsnn.InferenceLearning(feedback=feedback, steps=5),
+        pcsnn.InferenceLearning(feedback=feedback, steps=5, engine="torch"),
+        pcsnn.IncrementalInferenceLearning(feedback=feedback, steps=5),
+        pcsnn.FeedbackAlignment(feedback=feedback),
+    ):
+        with pytest.raises(pcsnn.DivergenceError, match=r"the feedback's weights\.1 holds NaN"):
+            rule(network, x, y)
+    refused(r"feedback\.weights\[1\] holds NaN", pcsnn.infer, network, x, y, steps=2, step_size=0.1,
+            feedback=feedback)  # fmt: skip
+
+
+def test_a_node_with_ways_of_different_lengths_is_called_by_its_name():
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = nn.Linear(2, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+            self.low, self.high = pcsnn.ValueNode(), pcsnn.ValueNode()
+
+        def forward(self, x):
+            h = self.low(self.one(x))
+            return self.three(h + self.high(self.two(h)))
+
+    refused("^the value node low is .1, 2. stages below the output", pcsnn.ZIL(literal=True),
+            Skip(), ONES, torch.tensor([0, 1, 2]))  # fmt: skip

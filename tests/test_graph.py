@@ -273,7 +273,7 @@ def test_a_node_that_draws_or_steps_in_its_mean_is_looked_at_as_it_runs():
         (nn.Sequential(nn.Linear(5, 5)).double(), x, "no value node to infer"),
         (pcsnn.mlp([5, 5], dtype=DOUBLE), x, "no hidden layer"),
         (mlp(), x[:, :3], "x must have 5 columns"),
-        (Way(chain, "gaussian", "gaussian"), x[:, :3], r"run on x of shape \(4, 3\): .*mat1"),
+        (Way(chain, "gaussian", "gaussian"), x[:, :3], r"run on x of shape \(4, 3\) in .*: .*mat1"),
         (Way(chain, "gaussian", "gaussian"), x[0], r"x must be a batch"),
     ],
 )  # fmt: skip

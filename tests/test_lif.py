@@ -296,15 +296,18 @@ def test_simple_schemes_are_silent_for_whole_steps(scheme, t_ref, silent):
         ({"tau_rc": math.nan}, "tau_rc must be positive"),
         ({"t_ref": -0.001}, "t_ref must be zero or positive"),
         ({"t_ref": math.inf}, "t_ref must be zero or positive"),
-        ({"v_th": math.nan}, "v_th, v_rest and v_reset must be finite"),
-        ({"v_rest": math.nan}, "v_th, v_rest and v_reset must be finite"),
-        ({"v_reset": math.inf}, "v_th, v_rest and v_reset must be finite"),
+        ({"v_th": math.nan}, "v_th must be finite, not nan"),
+        ({"v_th": "x"}, "v_th must be a number, not str"),
+        ({"v_rest": math.nan}, "v_rest must be finite, not nan"),
+        ({"v_rest": "x"}, "v_rest must be a number, not str"),
+        ({"v_reset": math.inf}, "v_reset must be finite, not inf"),
+        ({"v_reset": "x"}, "v_reset must be a number, not str"),
         ({"v_th": 0.0}, "v_th must be above v_rest and v_reset, not 0.0 with 0.0 and 0.0"),
         ({"v_reset": 1.5}, "v_th must be above v_rest and v_reset"),
     ],
 )
 def test_parameters_that_make_no_neuron_are_refused(parameters, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         LIF(**parameters)
 
 

@@ -10,8 +10,12 @@ from torch import nn
 from torch.distributions import Normal
 
 import pcsnn
+from pcsnn import admission
+from pcsnn.admission import LookUps
 from pcsnn.energies import Gaussian, NegativeLogLikelihood
 from pcsnn.nodes import ValueNode, nodes_of, with_nodes
+from pcsnn.predictive import graph
+from pcsnn.predictive.cut import CutLook
 
 x, y = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1])
 
@@ -321,3 +325,130 @@ def test_too_few_steps_for_the_depth_are_told(kind, recwarn):
             assert len(said) == 1
             assert f"steps={steps} are too few: no error reaches the weights below" in said[0]
             assert "3 are needed" in said[0]
+
+
+# --- inputs that a module cannot be run on ---
+
+
+class Two(nn.Module):
+    """Reads two inputs, by way of a node."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.node = nn.Linear(5, 6), nn.Linear(2, 6), ValueNode()
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x, z):
+        return self.last(torch.tanh(self.node(self.one(x) + self.two(z))))
+
+
+def words():
+    torch.manual_seed(1)
+    return with_nodes(
+        nn.Sequential(nn.Embedding(7, 5), nn.Flatten(), nn.Linear(20, 4), nn.Linear(4, 3))
+    )
+
+
+def chained():
+    one, _, *others = sequential()
+    return pcsnn.Chain([one, nn.Sequential(*others)], outputs=3)
+
+
+Z = torch.ones(4, 2)
+TOKENS = torch.arange(16).view(4, 4) % 7
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "message"),
+    [
+        (sequential, torch.ones(4, 6), r"run on x of shape \(4, 6\) in torch.float32: .*mat1"),
+        (chained, torch.ones(4, 6), r"run on x of shape \(4, 6\) in torch.float32: .*mat1"),
+        (sequential, torch.ones(4, 5).long(), r"x of shape \(4, 5\) in torch.int64: .*mat1"),
+        (sequential, torch.ones(4, 5) + 1j, r"x of shape \(4, 5\) in torch.complex64: .*mat1"),
+        (words, torch.ones(4, 4), r"run on x of shape \(4, 4\) in torch.float32: .*ndices"),
+        (words, 2 * TOKENS, "x holds whole numbers from 0 to 12, some of which the network has no"),
+        (Two, (x, Z[:3]), r"x\[0\] of shape \(4, 5\) in \S+ and x\[1\] of shape \(3, 2\) in"),
+        (Two, x, r"x of shape \(4, 5\) in .*: missing a required .*'z'; several go into a tuple"),
+        (Two, (x, Z, Z), "too many positional arguments; several go into a tuple"),
+        (lambda: Around(lambda self, x: self.two(self.node(self.one(x)).transpose(2, 3))), x,
+         r"x of shape \(4, 5\) in torch.float32: Dimension out of range"),
+    ],
+)  # fmt: skip
+def test_what_a_module_cannot_be_run_on_is_told_in_a_sentence(make, given, message):
+    network = make()
+    if not isinstance(network, pcsnn.Chain) and isinstance(network, nn.Sequential):
+        network = network if make is words else with_nodes(network)
+    calls = [
+        lambda: pcsnn.Backprop()(network, given, y),
+        lambda: pcsnn.ZIL()(network, given, y),
+        lambda: pcsnn.InferenceLearning(steps=2)(network, given, y),
+        lambda: next(pcsnn.infer(network, given, y, steps=1, step_size=0.1)),
+        lambda: graph.of(network, given),
+    ]
+    if torch.is_tensor(given) and not given.is_complex():
+        data = pcsnn.data.Dataset(given, y, tuple("abc"))
+        calls.append(lambda: pcsnn.evaluate(network, data))
+    for call in calls:
+        with pytest.raises(ValueError, match=message) as refused:
+            call()
+        assert "\n" not in str(refused.value)
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_several_inputs_are_no_list():
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL()):
+        rule(Two(), (x, Z), y)
+        with pytest.raises(TypeError, match="x must be a tensor, .* for several inputs give a tup"):
+            rule(Two(), [x, Z], y)
+        for given in ([x, Z], (x, Z), (x,)):
+            with pytest.raises(TypeError, match="x must be a tensor, not (list|tuple)"):
+                rule(chained(), given, y)
+
+
+def test_what_else_goes_wrong_in_a_forward_is_its_own():
+    def wrong(self, x):
+        return self.two(self.node(self.one(x) + None))
+
+    def too_deep(self, x):
+        return too_deep(self, x)
+
+    for way, error in ((wrong, TypeError), (too_deep, RecursionError)):
+        with pytest.raises(error, match="unsupported operand|maximum recursion"):
+            pcsnn.ZIL()(Around(way), x, y)
+
+
+@pytest.mark.parametrize("bag", [False, True])
+def test_rows_are_looked_up_before_a_device_fails(bag):
+    """There an index that is none ends in a failed assertion, and no error that could be told."""
+    table = nn.EmbeddingBag(7, 5) if bag else nn.Embedding(7, 5)
+    with LookUps():
+        assert torch.equal(table(TOKENS), table(TOKENS))
+        for wrong in (2 * TOKENS, -TOKENS - 1):
+            with pytest.raises(IndexError, match="a table has 7 rows"):
+                table(wrong)
+            with pytest.raises(IndexError, match="a table has 7 rows"):
+                torch.embedding(table.weight, wrong)
+
+
+@pytest.mark.parametrize("make", [words, sequential])
+def test_looking_at_inputs_is_no_call_of_the_module(make, monkeypatch):
+    """Later looks leave out what came of the same calls: they have to be the same ones."""
+    network = make() if make is words else with_nodes(make())
+    given = TOKENS if make is words else x
+    monkeypatch.setattr(admission, "_watched", lambda x: LookUps())
+    look = CutLook.forward(network, (given,))
+    again = look.moved([None] * len(look.energies))
+    assert all(again.change(k, look) is None for k in range(len(look.energies) + 1))
+    monkeypatch.undo()
+    look = CutLook.forward(network, (given,))
+    again = look.moved([None] * len(look.energies))
+    assert all(again.change(k, look) is None for k in range(len(look.energies) + 1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tokens_without_a_row_leave_a_device_as_it_was():
+    network, label = words().cuda(), y.cuda()
+    for rule in (pcsnn.Backprop(), pcsnn.ZIL()):
+        with pytest.raises(ValueError, match="x holds whole numbers from 0 to 12, some of which"):
+            rule(network, 2 * TOKENS.cuda(), label)
+        rule(network, TOKENS.cuda(), label)

@@ -341,7 +341,7 @@ def half(p, y):
     [
         (lambda p, y: half(p, y).mean(), lambda p, y: p - y, r"must have a value \(B,\)"),
         (lambda p, y: (p - y).pow(2), lambda p, y: p - y, r"must have a value \(B,\)"),
-        (half, lambda p, y: (p - y).sum(-1), r"and a gradient \(B, n\)"),
+        (half, lambda p, y: (p - y).sum(-1), r"must have a gradient \(B, n\)"),
         (half, lambda p, y: y - p, "gradient of loss 'own' is not the derivative"),
         (half, lambda p, y: 2 * (p - y), "gradient of loss 'own' is not the derivative"),
         (half, lambda p, y: (p - y) / len(p), "gradient of loss 'own' is not the derivative"),
@@ -351,6 +351,111 @@ def test_a_loss_of_ones_own_is_tried(value, gradient, message):
     for rule in (pcsnn.Backprop, pcsnn.ZIL):
         with pytest.raises(ValueError, match=message):
             rule(Loss("own", value, gradient))
+
+
+THREE = torch.tensor([1.0, 2.0, 0.5])  # class weights: nothing else than three outputs goes
+
+
+def whole(p, y):
+    return (THREE * (p - y)).pow(2).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("value", "gradient", "message"),
+    [
+        (lambda p, y: whole(p, y).mean(), lambda p, y: 2 * THREE**2 * (p - y),
+         r"'three' must have a value \(B,\), .* of shape \(3, 3\) is \(3,\), not shape \(\)"),
+        (lambda p, y: (THREE * (p - y)).pow(2), lambda p, y: 2 * THREE**2 * (p - y),
+         r"must have a value \(B,\), .* is \(3,\), not shape \(3, 3\)"),
+        (lambda p, y: whole(p, y)[:, None], lambda p, y: 2 * THREE**2 * (p - y),
+         r"must have a value \(B,\), .* is \(3,\), not shape \(3, 1\)"),
+        (lambda p, y: 3.0 + 0 * float(whole(p, y)[0]), lambda p, y: p - y, "not a float"),
+        (whole, lambda p, y: -2 * THREE**2 * (p - y), "of loss 'three' is not the derivative"),
+        (whole, lambda p, y: THREE * (p - y), "of loss 'three' is not the derivative"),
+        (whole, lambda p, y: (THREE * (p - y)).sum(-1, keepdim=True),
+         r"must have a gradient \(B, n\), .* is \(3, 3\), not shape \(3, 1\)"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_of_ones_own_is_tried_with_the_outputs_that_there_are(
+    value, gradient, message, dtype
+):
+    loss, x, y = Loss("three", value, gradient), drawn(6, 4).to(dtype), torch.arange(6) % 3
+    for network in (pcsnn.mlp([4, 5, 3], dtype=dtype), nodes(4, 3).to(dtype)):
+        for rule in (pcsnn.Backprop(loss), pcsnn.ZIL(loss), pcsnn.InferenceLearning(loss, steps=3)):
+            with pytest.raises(ValueError, match=message):
+                rule(network, x, y)
+        assert all(p.grad is None for p in network.parameters())
+        with pytest.raises(ValueError, match=message):
+            pcsnn.evaluate(network, pcsnn.data.Dataset(x, y, ("a", "b", "c")), loss=loss)
+
+
+def test_a_loss_of_ones_own_is_tried_once():
+    calls = []
+
+    def value(p, y):
+        calls.append(p)
+        return whole(p, y)
+
+    loss = Loss("three", value, lambda p, y: 2 * THREE**2 * (p - y))
+    network, x, y = pcsnn.mlp([4, 5, 3]), torch.ones(6, 4), torch.arange(6) % 3
+    rule = pcsnn.Backprop(loss)
+    rule(network, x, y)
+    tried = len(calls)
+    rule(network, x, y)
+    assert len(calls) == tried + 1
+    with pytest.raises(
+        ValueError, match="'three' cannot take .* of shape \\(6, 4\\) in torch.float32, or"
+    ):
+        pcsnn.ZIL(loss)(pcsnn.mlp([4, 5, 4]), x, y)
+
+
+def test_a_loss_of_ones_own_of_many_outputs():
+    """Its gradient is tried along all of them at once."""
+    weights = torch.ones(300, dtype=torch.float64)
+
+    def made(slope):
+        return Loss("many", lambda p, y: (weights * (p - y) ** 2).sum(-1) / 2, slope)
+
+    likelihood.admit_outputs(made(lambda p, y: weights * (p - y)), 300, drawn(1))
+    with pytest.raises(ValueError, match="not the derivative"):
+        likelihood.admit_outputs(
+            made(lambda p, y: weights * (p - y) * (weights.cumsum(0) != 170)), 300, drawn(1)
+        )
+
+
+def test_what_a_loss_of_ones_own_gives_is_looked_at_where_it_is_used():
+    """Of targets that it was not tried with, and of outputs with another axis."""
+
+    def value(p, y):
+        if bool((y < 5).any()):
+            raise ValueError("of large targets only")
+        return (p - y).pow(2)
+
+    loss = Loss("large", value, lambda p, y: 2 * (p - y))
+    for network in (pcsnn.mlp([4, 5, 3]), nodes(4, 3)):
+        for rule in (pcsnn.Backprop(loss), pcsnn.ZIL(loss)):
+            with pytest.raises(
+                ValueError, match=r"'large' must have a value .*, not shape \(6, 3\)"
+            ):
+                rule(network, torch.ones(6, 4), torch.full((6, 3), 7.0))
+            assert all(p.grad is None for p in network.parameters())
+    first = Loss("first", lambda p, y: (p - y).pow(2).sum(1) / 2, lambda p, y: p - y)
+    with pytest.raises(ValueError, match=r"'first' must have a value .* is \(2, 5\), not shape"):
+        first.prices(torch.ones(2, 5, 3), torch.zeros(2, 5, 3))
+    wide = Loss("wide", half, lambda p, y: (p - y).double())
+    with pytest.raises(TypeError, match="'wide' has a gradient in torch.float64 for a prediction"):
+        pcsnn.Backprop(wide)(pcsnn.mlp([4, 5, 3]), torch.ones(6, 4), torch.ones(6, 3))
+
+
+def test_a_loss_of_ones_own_is_made_of_functions_of_two_things():
+    for wrong in (None, 3, lambda p: p, lambda p, y, z: p):
+        with pytest.raises(
+            TypeError, match=r"value of loss 'own' must be a function \(prediction,"
+        ):
+            Loss("own", wrong, half)
+        with pytest.raises(TypeError, match=r"gradient of loss 'own' must be a function \(pred"):
+            Loss("own", half, wrong)
 
 
 def test_sound_losses_of_ones_own_pass():

@@ -113,3 +113,15 @@ def test_read_outs_of_a_simulation(engine):
     assert torch.allclose(currents.evidence[-1].float(), 0.1 * 4 * x, rtol=1e-5)
     for read_out in (most_spikes, filtered_rate):
         assert read_out(currents)[:2].tolist() == [1, 1]
+
+
+def test_a_checkpoint_is_a_place_among_the_times():
+    result = seen([[[1.0, 0.0]], [[0.0, 2.0]]], [[[1.0, 0.0]], [[0.0, 2.0]]], [[0.1, 0.2]])
+    for read in (most_spikes, filtered_rate):
+        assert [read(result, k).item() for k in (0, 1, -1, -2)] == [0, 1, 1, 0]
+        for wrong in (None, "x", 0.5, True, [0], slice(2)):
+            with pytest.raises(TypeError, match="checkpoint must be a place among the times, not"):
+                read(result, wrong)
+        for wrong in (2, 7, -3):
+            with pytest.raises(ValueError, match=f"checkpoint must be from -2 to 1, not {wrong}"):
+                read(result, wrong)

@@ -533,8 +533,40 @@ def test_events_that_do_not_fit_are_refused(engine):
 @pytest.mark.parametrize("engine", [None, "torch"])
 def test_layers_that_do_not_fit_one_another_are_refused(engine):
     layers = [SpikingLayer(nn.Linear(6, 5), LIF()), SpikingLayer(nn.Linear(9, 2), LIF())]
-    with pytest.raises(ValueError, match=r"x has samples of shape \(6,\), but "):
+    with pytest.raises(ValueError, match=r"fit: layers\[1\] takes 9 units, but layers\[0\] has 5"):
         run(SpikingNetwork(layers).double(), uniform(2, 6), engine=engine)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(9, 2))
+    layers = [SpikingLayer(nn.Linear(6, 5), LIF()), SpikingLayer(flat, LIF())]
+    with pytest.raises(ValueError, match=r"layers\[1\] cannot take what layers\[0\] gives: "):
+        run(SpikingNetwork(layers).double(), uniform(2, 6), engine=engine)
+
+
+@pytest.mark.parametrize("engine", [None, "torch"])
+@pytest.mark.parametrize(
+    ("k", "change", "message"),
+    [
+        (0, {"weight": (7, 6)}, r"layers\[0\] has biases of shape \(9,\) where \(7,\) is needed"),
+        (0, {"weight": (7, 6), "bias": (7,)}, r"layers\[1\] takes 9 units, but layers\[0\] has 7"),
+        (1, {"weight": (8, 5)}, r"layers\[1\] takes 5 units, but layers\[0\] has 9"),
+        (1, {"bias": (3,)}, r"layers\[1\] has biases of shape \(3,\) where \(8,\) is needed"),
+        (0, {"weight": (9, 7)}, "x must have 7 units, not 6"),
+        (
+            1,
+            torch.float32,
+            r"fit: the affine.weight of layers\[1\] is torch.float32 on cpu, but th",
+        ),
+    ],
+)
+def test_layers_that_were_changed_are_told_by_their_own_place(k, change, message, engine):
+    network = spiking()
+    affine = network.layers[k].affine
+    if isinstance(change, torch.dtype):
+        affine.to(change)
+    else:
+        for name, shape in change.items():
+            setattr(affine, name, nn.Parameter(torch.ones(shape, dtype=torch.float64)))
+    with pytest.raises((TypeError, ValueError), match=message):
+        run(network, uniform(2, 6), engine=engine)
 
 
 @pytest.mark.skipif(DEVICES == ["cpu"], reason="there is no GPU")

@@ -32,6 +32,7 @@ from pcsnn.spiking import (
     step,
 )
 from pcsnn.spiking.lif import SCHEMES
+from pcsnn.spiking.network import ConversionError
 from pcsnn.spiking.readout import accuracy
 
 ENGINES = ["torch", *(["kernel"] if kernels.AVAILABLE else [])]
@@ -278,3 +279,10 @@ def test_what_is_something_else_is_named():
         SpikingPredictiveCoding().step("net", HALF, torch.tensor([0]), 0.1)
     with pytest.raises(ValueError, match="engine must be 'kernel', 'torch' or None, not 'auto'"):
         simulate(network(), HALF, duration=0.01, engine="auto")
+
+
+@pytest.mark.parametrize("output", [-1, "lif", math.nan, [], False, LIF, LIFRate()])
+def test_neurons_of_an_output_are_neurons(output):
+    for network in (pcsnn.mlp([3, 2]).eval(), pcsnn.mlp([3, 2], output=LIFRate()).eval()):
+        with pytest.raises(ConversionError, match="output must be a LIF or None, not"):
+            convert(network, output=output)

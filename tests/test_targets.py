@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import pcsnn
+from pcsnn import validate
 from pcsnn.data import Dataset
 from pcsnn.ensembles import stack
 from pcsnn.training import train_many
@@ -230,3 +233,76 @@ def test_what_rules_refuse_of_an_output_measures_refuse_as_well(last):
     rows = F.one_hot(data.labels, 2)
     expected = 0.5 * (network(data.inputs) - rows).square().sum(-1).mean()
     assert found["loss"] == pytest.approx(expected.item(), rel=1e-12)
+
+
+class BySoftmax(nn.Module):
+    """Ends in a softmax that is no layer of its own."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return torch.softmax(self.inner(x), -1)
+
+
+def softmaxes(dtype=DOUBLE):
+    """Networks that end in one, where their last module does not say so."""
+    first, squash, last = stages(3).to(dtype)
+    yield pcsnn.Chain([first, nn.Sequential(squash, BySoftmax(last))], outputs=3)
+    yield BySoftmax(module(3)).to(dtype)
+    yield module(3).to(dtype).append(BySoftmax(nn.Identity()))
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32, torch.bfloat16])
+def test_a_softmax_by_function_is_seen_by_what_it_gives(dtype):
+    x, y = inputs(8).to(dtype), torch.arange(8) % 3
+    data = Dataset(x, y, ("a", "b", "c"))
+    rules = (pcsnn.Backprop, pcsnn.ZIL, partial(pcsnn.InferenceLearning, steps=2))
+    for network in softmaxes(dtype):
+        for rule in rules:
+            for loss in ("cross_entropy", nn.CrossEntropyLoss(label_smoothing=0.1)):
+                with pytest.raises(ValueError, match="takes logits, but the network gives prob"):
+                    rule(loss)(network, x, y)
+        assert all(p.grad is None for p in network.parameters())
+        with pytest.raises(ValueError, match="takes logits, but the network gives probabilities"):
+            pcsnn.evaluate(network, data)
+        pcsnn.ZIL("squared_error")(network, x, y)
+        pcsnn.evaluate(network, data, loss="squared_error")
+
+
+def test_a_softmax_before_nothing_is_the_last_layer():
+    for last in (nn.Softmax(-1), nn.Sequential(nn.Sigmoid(), nn.Identity())):
+        network = module(2).append(last).append(nn.Identity())
+        with pytest.raises(ValueError, match="takes logits, but the network ends in a S.*: leave"):
+            pcsnn.ZIL("cross_entropy")(network, inputs(), torch.arange(6) % 2)
+    assert pcsnn.Backprop("cross_entropy")(
+        nn.Sequential(nn.Linear(4, 2).double(), nn.Identity()), inputs(), torch.arange(6) % 2
+    )
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32, torch.float16, torch.bfloat16])
+def test_what_may_be_logits_is_none_of_a_softmax(dtype):
+    p = inputs(32).softmax(-1).to(dtype)
+    assert validate.softmaxed(p)
+    assert validate.softmaxed(p.view(4, 8, 4))
+    assert validate.softmaxed(torch.randn(8, 30000, dtype=DOUBLE).softmax(-1).to(dtype))
+    for logits in (
+        p[:1],  # one row may be anything
+        p[:, :1] / p[:, :1],  # so may a single output
+        F.one_hot(torch.arange(8) % 4).to(dtype),  # scores of what copies its input
+        torch.zeros(8, 4, dtype=dtype),
+        1.1 * p,
+        p - 0.01,
+        torch.cat([p, 2 * p[:1]]),
+        inputs(32).to(dtype),
+    ):
+        assert not validate.softmaxed(logits)
+
+
+def test_two_numbers_of_low_precision_have_sum_one_by_chance():
+    """A narrow type has few values: of many batches of such rows none is refused."""
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(2000):
+        logits = torch.rand(8, 2, generator=draws).bfloat16()
+        assert not validate.softmaxed(logits)

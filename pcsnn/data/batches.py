@@ -32,10 +32,10 @@ class Dataset:
 
     Raises:
         ValueError: for an empty dataset, inputs and labels of different number or device,
-            NaN or infinite inputs, labels out of range, a sample without any label, two classes
-            of one name.
+            NaN or infinite inputs, labels out of range, a sample without any label, no classes,
+            two of one name, sizes of images that are not positive.
         TypeError: for inputs that are neither floating-point nor int64, labels that are not
-            int64, classes that are no names.
+            int64, classes, a name or a split that are no names.
     """
 
     inputs: Tensor
@@ -65,6 +65,11 @@ class Dataset:
                 f"labels are on {self.labels.device} but inputs are on {self.inputs.device}"
             )
         _admit_classes(self.classes)
+        for name, value in (("name", self.name), ("split", self.split)):
+            validate.instance(name, value, str, "a name")
+        validate.sequence("image_shape", self.image_shape, "whole numbers, (C, H, W)")
+        for k, size in enumerate(self.image_shape):
+            validate.positive_int(f"image_shape[{k}]", size)
         _admit_labels(self.labels, len(self.classes))
         if self.inputs.is_floating_point():
             validate.finite("inputs", self.inputs)
@@ -129,6 +134,8 @@ def _admit_classes(classes: tuple[str, ...]) -> None:
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         kind = type(classes).__name__
         raise TypeError(f"classes must be the names of the classes, in order, not {kind}")
+    if len(classes) == 0:
+        raise ValueError("classes is empty: each label is the place of a name")
     seen: set[str] = set()
     for name in classes:
         if name in seen:

@@ -40,6 +40,8 @@ class Gaussian(nn.Module, Energy):
         super().__init__()
         self.step = validate.one_of("step", step, ("plain", "natural"))
         self.floor = validate.positive("floor", floor)
+        if units is not None:
+            validate.positive_int("units", units)
         self.log_variance: nn.Parameter | None = None
         self.fixed: float = 1.0
         if isinstance(variance, str):
@@ -47,9 +49,7 @@ class Gaussian(nn.Module, Energy):
             if units is None:
                 raise ValueError("units is needed where the variance is learned")
             start = math.log1p(-floor) if floor < 1 else 0.0
-            self.log_variance = nn.Parameter(
-                torch.full((validate.positive_int("units", units),), start)
-            )
+            self.log_variance = nn.Parameter(torch.full((units,), start))
         elif torch.is_tensor(variance):
             validate.finite("variance", variance)
             if not bool((variance > 0).all()):

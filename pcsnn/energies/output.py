@@ -54,7 +54,7 @@ class OutputEnergy(Energy):
         if self._softmax:  # of numbers that may not be finite, too
             price = -(x * torch.log_softmax(u, dim=-1)).sum(dim=-1)
         else:
-            price = self.loss.value(self.read_out(u), x)
+            price = self.loss.prices(self.read_out(u), x)
         price = price if self.strength == 1 else self.strength * price
         return price if self._asked is None else price * self._asked
 
@@ -73,6 +73,6 @@ class OutputEnergy(Energy):
             error = torch.addcmul(x, torch.softmax(u, dim=-1), total, value=-1)
         else:
             prediction = self.read_out(u)
-            error = -self.read_out.backward(u, self.loss.gradient(prediction, x), prediction)
+            error = -self.read_out.backward(u, self.loss.slopes(prediction, x), prediction)
         error = error if self.strength == 1 else self.strength * error
         return error if self._asked is None else error * self._asked.unsqueeze(-1)

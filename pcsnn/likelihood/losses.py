@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -46,11 +47,44 @@ class Loss:
     value: Callable[[Tensor, Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
     takes: str = "anything"
+    # Numbers of outputs, each with a precision and a device, that it has been tried with.
+    _tried: set[tuple[int, torch.dtype, torch.device]] = field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         validate.one_of("takes", self.takes, ("anything", "logits", "probabilities"))
+        for name, function in (("value", self.value), ("gradient", self.gradient)):
+            _admit_function(f"{name} of loss {self.name!r}", function)
         if not isinstance(self.value, _Each):  # whose gradient is autograd's
-            _examine(self)
+            _examine(self, *_trial())  # of others than four outputs nothing is said yet
+
+    def prices(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """``value`` of predictions ``(…, B, n)``, held to be ``(…, B)``.
+
+        Raises:
+            ValueError: for another shape, and for a loss that cannot take so many outputs.
+        """
+        try:
+            found = self.value(prediction, target)
+        except _ERRORS as error:
+            _explain(self, prediction, error)
+        _admit_value(self, found, prediction)
+        return found
+
+    def slopes(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """``gradient`` of predictions ``(…, B, n)``, held to be like them.
+
+        Raises:
+            TypeError, ValueError: for another shape or precision, and for a loss that cannot take
+                so many outputs.
+        """
+        try:
+            found = self.gradient(prediction, target)
+        except _ERRORS as error:
+            _explain(self, prediction, error)
+        _admit_gradient(self, found, prediction)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A loss that is known stays, copied or pickled, the one that is known."""
@@ -95,13 +129,15 @@ def admit_outputs(loss: Loss, outputs: int, like: Tensor) -> None:
     """Refuse a loss that says nothing of so many outputs, or is no mean over samples of them.
 
     Args:
-        loss: of one's own it is tried at each call, for a module may change between them.
+        loss: a function of one's own is tried at each call, for a module may change between
+            them; a :class:`Loss` once for each number of outputs.
         outputs: how many a prediction has.
         like: a tensor of its precision, on its device.
 
     Raises:
-        ValueError: for a single output and a loss over classes, which a softmax gives it whole:
-            the loss is 0, and so is its gradient.
+        TypeError, ValueError: as :class:`Loss` and :func:`as_loss` say; and for a single output
+            and a loss over classes, which a softmax gives it whole: the loss is 0, and so is its
+            gradient.
     """
     if outputs == 1 and loss.takes != "anything":
         raise ValueError(
@@ -110,6 +146,11 @@ def admit_outputs(loss: Loss, outputs: int, like: Tensor) -> None:
         )
     if isinstance(loss.value, _Each):
         _try(loss, *_trial(outputs, like.dtype, like.device))
+    elif LOSSES.get(loss.name) is not loss:
+        key = outputs, like.dtype, like.device
+        if key not in loss._tried:
+            _examine(loss, *_trial(*key))
+            loss._tried.add(key)
 
 
 def gaussian(sigma: float) -> Loss:
@@ -245,26 +286,115 @@ def _uneven(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return size * p, torch.stack([y[0], (y[1] > y[1].mean()).to(y), 0.5 * y[2]])
 
 
-def _examine(loss: Loss) -> None:
-    """Refuse values and gradients of another shape, and a gradient that is not the value's."""
-    p, y = _trial()
-    try:
-        value, gradient = loss.value(p, y), loss.gradient(p, y)
-    except (RuntimeError, ValueError, IndexError):
-        return  # of other targets than these: nothing can be said
-    if value.shape != (3,) or gradient.shape != p.shape:
-        raise ValueError(
-            f"loss {loss.name!r} must have a value (B,) and a gradient (B, n), not, for B = 3 and "
-            f"n = 4, {tuple(value.shape)} and {tuple(gradient.shape)}"
+#: What PyTorch and Python raise of arguments that do not fit.
+_ERRORS = (RuntimeError, IndexError, TypeError)
+
+
+def _admit_function(name: str, function: object) -> None:
+    """Refuse what cannot be called with a prediction and a target."""
+    if not callable(function):
+        raise TypeError(
+            f"{name} must be a function (prediction, target), not {validate.kind_of(function)}"
         )
-    h = 1e-5
-    for k in range(p.shape[1]):
-        step = h * torch.eye(4, dtype=p.dtype)[k]
-        right, left = (loss.value(p + step, y) - value) / h, (value - loss.value(p - step, y)) / h
-        size = 1 + gradient[:, k].abs()
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a function (prediction, target): {error}") from error
+    except ValueError:
+        pass  # a built-in function that does not say what it takes
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def _examine(loss: Loss, p: Tensor, y: Tensor) -> None:
+    """Refuse values and gradients of another shape, and a gradient that is not the value's.
+
+    Soft targets are tried, and hard ones. What takes neither may be of other numbers of outputs,
+    or of other targets; whatever it then gives is looked at where it is used.
+    """
+    for target in (y, (y == y.amax(-1, keepdim=True)).to(y)):
+        with suppress(ValueError, *_ERRORS):
+            value, gradient = loss.value(p, target), loss.gradient(p, target)
+            break
+    else:
+        return
+    _admit_value(loss, value, p)
+    _admit_gradient(loss, gradient, p)
+    sound = True
+    for dtype in (torch.float64, p.dtype):  # in which differences have digits, where it can
+        with suppress(ValueError, *_ERRORS):
+            sound = _is_slope(loss, p.to(dtype), target.to(dtype))
+            break
+    if not sound:
+        raise ValueError(f"gradient of loss {loss.name!r} is not the derivative of its value")
+
+
+def _is_slope(loss: Loss, p: Tensor, y: Tensor) -> bool:
+    """Whether the gradient is what difference quotients of the value are, where it has no kink."""
+    eps = torch.finfo(p.dtype).eps
+    if eps > 1e-6:
+        return True  # differences of so few digits say nothing
+    h = 1e-5 if eps < 1e-12 else 5e-3
+    value, gradient = loss.value(p, y), loss.gradient(p, y)
+    rounding = 8 * eps * value.abs() / h
+    for way in _ways(p):
+        right = (loss.value(p + h * way, y) - value) / h
+        left = (value - loss.value(p - h * way, y)) / h
+        slope = gradient @ way
+        size = 1 + slope.abs()
         judged = (right - left).abs() < 1e-2 * size  # no kink
-        if bool((judged & (((right + left) / 2 - gradient[:, k]).abs() > 1e-4 * size)).any()):
-            raise ValueError(f"gradient of loss {loss.name!r} is not the derivative of its value")
+        off = ((right + left) / 2 - slope).abs()
+        if bool((judged & (off > 10 * h * size + rounding)).any()):
+            return False
+    return True
+
+
+def _ways(p: Tensor) -> Tensor:
+    """Ways to go from a prediction: along each output; along all at once, where there are many."""
+    n, most = p.shape[-1], 32
+    if n <= most:
+        return torch.eye(n, dtype=p.dtype, device=p.device)
+    drawn = torch.arange(1, most * n + 1, dtype=torch.float64).mul(0.7).mul(2**0.5).sin()
+    return drawn.sign().view(most, n).to(p)
+
+
+def _admit_value(loss: Loss, value: object, p: Tensor) -> None:
+    """Refuse what is not one number a sample."""
+    if not torch.is_tensor(value) or value.shape != p.shape[:-1]:
+        raise ValueError(
+            f"loss {loss.name!r} must have a value (B,), one number a sample, "
+            f"{_instead(value, p.shape[:-1], p)}"
+        )
+
+
+def _admit_gradient(loss: Loss, gradient: object, p: Tensor) -> None:
+    """Refuse what is not one number an output of each sample, as precise as the prediction."""
+    if not torch.is_tensor(gradient) or gradient.shape != p.shape:
+        raise ValueError(
+            f"loss {loss.name!r} must have a gradient (B, n), one number an output, "
+            f"{_instead(gradient, p.shape, p)}"
+        )
+    if gradient.dtype != p.dtype:
+        raise TypeError(
+            f"loss {loss.name!r} has a gradient in {gradient.dtype} for a prediction in {p.dtype}"
+        )
+
+
+def _instead(found: object, expected: torch.Size, p: Tensor) -> str:
+    """What a loss should have given for a prediction, and what it gave."""
+    gave = f"shape {tuple(found.shape)}" if torch.is_tensor(found) else f"a {type(found).__name__}"
+    return f"which for a prediction of shape {tuple(p.shape)} is {tuple(expected)}, not {gave}"
+
+
+def _explain(loss: Loss, p: Tensor, error: Exception) -> NoReturn:
+    """Say of a loss that cannot take a prediction which loss it is."""
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    raise kind(
+        f"loss {_given(loss)!r} cannot take a prediction of shape {tuple(p.shape)} in {p.dtype}, "
+        f"or its target: {str(error).splitlines()[0] if str(error) else repr(error)}"
+    ) from error
 
 
 LOSSES = {

@@ -35,7 +35,7 @@ def build(
         TypeError, ValueError: for settings that cannot be.
     """
     validate.floating_dtype("dtype", dtype)
-    validate.device("device", device)
+    validate.arithmetic(dtype, validate.device("device", device))
     # Tensors of inference mode could never learn.
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         model = make().to(dtype)

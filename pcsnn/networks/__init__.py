@@ -29,6 +29,7 @@ __getattr__ = deprecated.moved(
     {
         "as_generator": "pcsnn.randomness",
         "INITIALISATIONS": "pcsnn.initialisation",
+        "initialise": "pcsnn.initialisation",
         **{name: "pcsnn.plain" for name in ("WRITTEN_OUT", "has_hooks", "plain")},
     },
 )

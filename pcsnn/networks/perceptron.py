@@ -70,16 +70,16 @@ def mlp(
     Raises:
         TypeError, ValueError: for sizes that are not positive whole numbers, names that are not
             known, activations or energies too many or too few, flags that are neither true nor
-            false, and a device that is not there.
+            false, a device that is not there, and a type in which it cannot compute.
     """
     sizes = validate.layer_sizes("sizes", sizes)
-    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), as_activation(output)
+    sigmas, read_out = _one_a_layer(activation, len(sizes) - 2), as_activation(output, "output")
     if isinstance(energies, str) and energies == "matched":
         sigmas, energies = _matched(sigmas, sizes[1:-1], squash_input)
     validate.flag("batch_norm", batch_norm)
     validate.flag("bias", bias)
     validate.floating_dtype("dtype", dtype)
-    validate.device("device", device)
+    validate.arithmetic(dtype, validate.device("device", device))
     layers = []
     with torch.inference_mode(False):  # whose tensors could never learn
         for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcsnn import jit
+from pcsnn import deprecated, jit
 from pcsnn.activations import Activation, activation
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
@@ -353,3 +353,10 @@ class Settled(NamedTuple):
             if parameter is not None and gradient is not None:
                 accumulate(parameter, gradient)
         return self.report
+
+
+__getattr__ = deprecated.moved(
+    __name__,
+    {},
+    gone=dict.fromkeys(("Bound", "bind", "known"), f"{__name__}.present, which keeps nothing"),
+)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from pcsnn import deprecated
 from pcsnn.activations import IDENTITY, Activation
 from pcsnn.energies import Energy
 from pcsnn.networks import Network, Parts
@@ -265,3 +266,12 @@ def dense(network: Network, parts: list[Parts]) -> list[Dense]:
         ]
     squashes = [squash, *(part.activation for part in parts)]
     return [Dense(s, p.weight, p.bias) for s, p in zip(squashes, parts, strict=False)]
+
+
+_LOOK = "pcsnn.predictive.first_look.look_at(network, x), whose look holds all stages"
+
+__getattr__ = deprecated.moved(
+    __name__,
+    {"per_copy": "pcsnn.predictive.looks"},
+    gone=dict.fromkeys(("Stage", "Point", "General", "GeneralPoint"), _LOOK),
+)

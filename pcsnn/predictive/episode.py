@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.admission import admit_targets, copies_of
+from pcsnn.admission import admit_logits, admit_targets, copies_of
 from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
@@ -92,6 +92,8 @@ class Episode:
             self.y, asked = admit_targets(self.output, y, self.energy.loss)
             if asked is not None:
                 self.energy, self.batch = self.energy.where(asked), int(asked.sum())
+        elif y is not None and isinstance(network, Chain):  # whose last stage may be anything
+            admit_logits(self.energy.loss, self.output)
 
     def restart(self) -> None:
         """Back to the forward pass."""
@@ -149,6 +151,7 @@ class Episode:
 
     def start_from(self, values: Sequence[Tensor]) -> None:
         """Begin with other values than those of the forward pass."""
+        validate.sequence("values", values, "tensors")
         if len(values) != len(self.deviations):
             raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
         for k, value in enumerate(values):

@@ -123,7 +123,7 @@ def of(network: nn.Module, x: Inputs) -> Graph:
     admit_input(network, x)
     inputs = x if isinstance(x, tuple) else (x,)
     with torch.no_grad(), unchanged(network):
-        look = _look(network, x)
+        look = look_at(network, x)
         readers = [_readers(network, inputs, k) for k in range(len(inputs))]
     samples = 2 if copies_of(network) else 1  # axes before those of one sample
     names = names_of(look)
@@ -180,17 +180,6 @@ def unchanged(network: nn.Module) -> Iterator[None]:
 def differ(a: Tensor, b: Tensor) -> bool:
     """Whether any entry differs, by however little; NaN is NaN."""
     return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-
-
-def _look(network: nn.Module, x: Inputs) -> Look:
-    try:
-        return look_at(network, x)
-    except RuntimeError as error:  # which PyTorch raises for shapes that do not fit
-        said = str(error).splitlines()[0]
-        shapes = [tuple(part.shape) for part in (x if isinstance(x, tuple) else (x,))]
-        raise ValueError(
-            f"network cannot be run on x of shape {', '.join(map(str, shapes))}: {said}"
-        ) from error
 
 
 def _readers(network: nn.Module, inputs: tuple[Tensor, ...], part: int) -> list[int]:

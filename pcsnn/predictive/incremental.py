@@ -20,7 +20,14 @@ from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.moments import Moment, ascend, learnt
 from pcsnn.predictive.plain_nodes import unpriced
-from pcsnn.rules import Inputs, Report, accumulate, explain_non_finite, refuse_hooks_on_grad
+from pcsnn.rules import (
+    Inputs,
+    Report,
+    accumulate,
+    explain_non_finite,
+    refuse_hooks_on_grad,
+    refuse_non_finite,
+)
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ class IncrementalInferenceLearning(LocalRule):
             if guarded and (self._risen(end, start) or not all_finite([end, *before])):
                 self._restore(before, memory)
                 suspects = unpriced(episode)
+                refuse_non_finite("feedback", self.feedback)
                 if suspects or not bool(torch.isfinite(start).all()):
                     explain_non_finite(network, x, y, suspects)
                 self._explain_rise(episode, start, learning_rate)

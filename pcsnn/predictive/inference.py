@@ -20,7 +20,7 @@ from pcsnn.predictive.first_look import look_at
 from pcsnn.predictive.plain_nodes import admit_gaussian
 from pcsnn.predictive.state import State
 from pcsnn.randomness import as_generator
-from pcsnn.rules import DivergenceError, Inputs, explain_non_finite
+from pcsnn.rules import DivergenceError, Inputs, explain_non_finite, refuse_non_finite
 
 
 @torch.no_grad()
@@ -80,6 +80,8 @@ def infer(
     else:
         y = admit(network, x, y, energy.loss)
     matrices = None if feedback is None else _feedback(feedback).matrices(network)
+    for k, B in enumerate(matrices or ()):
+        validate.finite(f"feedback.weights[{k}]", B)
     episode = kind(network, x, y, energy, matrices)
     episode.forget()
     if values is not None:
@@ -131,7 +133,9 @@ def _feedback(given: Feedback | Sequence[Tensor]) -> Feedback:
     return Feedback([validate.tensor(f"feedback[{k}]", B) for k, B in enumerate(given)])
 
 
-def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: State) -> None:
+def refuse_divergence(
+    network: nn.Module, x: Inputs, y: Tensor | None, state: State, feedback: Feedback | None = None
+) -> None:
     """Stop where an energy is not finite, and say when and in which layer."""
     broken = (~torch.isfinite(state.energies)).nonzero()
     if len(broken) == 0:
@@ -139,7 +143,8 @@ def refuse_divergence(network: nn.Module, x: Inputs, y: Tensor | None, state: St
     if state.t == 0:
         hidden = [k for k in broken[:, -1].tolist() if k < len(state.names) - 1]
         suspects = [(state.names[k], state.predictions[k]) for k in hidden]
-        explain_non_finite(network, x, x if y is None else y, suspects)
+        explain_non_finite(network, x, x if y is None else y, suspects, feedback)
+    refuse_non_finite("feedback", feedback)
     raise DivergenceError(
         f"inference diverged at step {state.t}: the energy of {state.names[int(broken[0, -1])]} is "
         f"{float(state.energies[tuple(broken[0])])}; take a smaller step_size"

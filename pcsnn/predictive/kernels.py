@@ -24,7 +24,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from pcsnn import jit
+from pcsnn import deprecated, jit
 
 FINITE, DESCENDED, AWAKE = 1, 2, 4  # as in pcsnn.predictive.compiled
 
@@ -531,3 +531,13 @@ def _ascend(W: np.ndarray, b: np.ndarray, rate: float, error: np.ndarray, a: np.
         for s in range(len(error)):
             learns += error[s, i]
         b[i] += rate * learns
+
+
+__getattr__ = deprecated.moved(
+    __name__,
+    dict.fromkeys(
+        ("ACTIVATIONS", "OUTPUTS", "AT_END", "AT_OWN_TIME", "AT_FRONT"),
+        "pcsnn.predictive.compiled",
+    ),
+    gone={"AVAILABLE": "pcsnn.jit.available()"},
+)

@@ -312,8 +312,8 @@ class LocalRule(Rule):
         if all_finite([*_parts(x), episode.y, *u]):
             episode.restart()
             for state in self._states(episode):
-                refuse_divergence(network, x, episode.y, state)
-        explain_non_finite(network, x, episode.y, unpriced(episode))
+                refuse_divergence(network, x, episode.y, state, self.feedback)
+        explain_non_finite(network, x, episode.y, unpriced(episode), self.feedback)
 
 
 def _parts(x: Inputs) -> list[Tensor]:

@@ -72,6 +72,7 @@ class ZIL(LocalRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        validate.flag("literal", self.literal)
         admit_step_size(self.step_size)
         if self.messages is not None:
             if not hasattr(self.messages, "at_once"):
@@ -129,8 +130,8 @@ def depths(episode: Episode) -> list[int]:
     for k in range(last, -1, -1):
         if len(due[k]) > 1:
             raise ValueError(
-                f"value node {k} is {sorted(due[k])} stages below the output, by different ways: "
-                "a simulation has no one time for it; leave out literal=True"
+                f"{episode.describe(k)} is {sorted(due[k])} stages below the output, by different "
+                "ways: a simulation has no one time for it; leave out literal=True"
             )
         for j in look.reads_nodes(k):
             due[j] |= {n + 1 for n in due[k]}
@@ -237,6 +238,8 @@ class FaZIL(LocalRule):
     def __post_init__(self) -> None:
         super().__post_init__()
         validate.positive_int("detection_window", self.detection_window)
+        validate.flag("at_rest", self.at_rest)
+        validate.flag("literal", self.literal)
         if self.steps is not None:
             validate.positive_int("steps", self.steps)
 

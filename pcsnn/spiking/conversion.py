@@ -125,6 +125,8 @@ def convert(
         raise ConversionError(f"network must be a module, not {kind_of(network)}")
     if network.training:
         raise ConversionError("network is in training mode: call network.eval() first")
+    if output is not None and not isinstance(output, LIF):
+        raise ConversionError(f"output must be a LIF or None, not {kind_of(output)}")
     validate.positive("output_scale", output_scale)
     validate.number("output_shift", output_shift)
     synapse = _synapse("synapse", synapse, "alpha", Alpha(TAU_S))

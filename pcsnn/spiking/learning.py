@@ -277,7 +277,7 @@ class SpikingPredictiveCoding(Rule):
         plastic = times.steps - max(times.plastic, times.teacher)  # steps with errors to learn from
         found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
         if not all_finite([shown.said, *shown.currents, *(gradient for _, gradient in found)]):
-            explain_non_finite(network, x, y)
+            explain_non_finite(network, x, y, feedback=self.feedback)
         if not self.reset:
             self.memory.remains = shown.remains
         if self.values == "spikes":

@@ -47,8 +47,8 @@ class LIF:
         v_reset: the voltage after a spike; ``v_rest`` unless given.
 
     Raises:
-        ValueError: for time constants that are not positive, and a threshold that is not
-            above rest and reset.
+        TypeError, ValueError: for what is no number, time constants that are not positive, and a
+            threshold that is not above rest and reset.
     """
 
     tau_rc: float = 0.02
@@ -60,8 +60,10 @@ class LIF:
     def __post_init__(self) -> None:
         validate.positive("tau_rc", self.tau_rc)
         validate.non_negative("t_ref", self.t_ref)
-        if not all(map(math.isfinite, (self.v_th, self.v_rest, self.reset))):
-            raise ValueError("v_th, v_rest and v_reset must be finite")
+        for name, voltage in (
+            ("v_th", self.v_th), ("v_rest", self.v_rest), ("v_reset", self.reset)
+        ):  # fmt: skip
+            validate.number(name, voltage)
         if self.v_th <= max(self.v_rest, self.reset):
             raise ValueError(
                 f"v_th must be above v_rest and v_reset, not {self.v_th} "
@@ -262,8 +264,11 @@ def spike_times(neuron: LIF, run: Run, dt: float) -> Tensor:
     that is left is ``t_ref`` less what has passed since.
 
     Raises:
+        TypeError: for what is no neuron, or no run.
         ValueError: for a step above the refractory period, in which there may be several.
     """
+    validate.instance("neuron", neuron, LIF, "a LIF")
+    validate.instance("run", run, Run, "what integrate returned")
     validate.positive("dt", dt)
     if dt > neuron.t_ref:
         raise ValueError(f"dt must not exceed t_ref = {neuron.t_ref} s, not {dt} s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 import torch
@@ -85,18 +85,59 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def admit(self, x: Tensor) -> None:
-        """Refuse an input ``(B, …)`` of another shape than the layers take.
+        """Refuse layers that do not fit one another, and an input ``(B, …)`` of another shape.
 
         Raises:
-            ValueError: naming ``x``.
+            TypeError, ValueError: naming the layer, or ``x`` where the layers fit.
         """
+        self._admit_layers()
         first, sample = self.layers[0].affine, torch.zeros_like(x[:1])
-        if isinstance(first, nn.Linear) and sample.shape[1:] != (first.in_features,):
+        if isinstance(first, nn.Linear) and sample.shape[1:] != (_columns(first),):
             units = sample.shape[1] if sample.dim() == 2 else tuple(sample.shape[1:])
-            raise ValueError(f"x must have {first.in_features} units, not {units}")
-        try:
-            for layer in self.layers:
+            raise ValueError(f"x must have {_columns(first)} units, not {units}")
+        for k, layer in enumerate(self.layers):
+            try:
                 sample = layer.affine(sample)
-        except RuntimeError as error:
-            shape = tuple(x.shape[1:])
-            raise ValueError(f"x has samples of shape {shape}, but {error}") from error
+            except RuntimeError as error:
+                shape = tuple(x.shape[1:])
+                raise ValueError(
+                    f"layers[{k}] cannot take what layers[{k - 1}] gives: {error}"
+                    if k
+                    else f"x has samples of shape {shape}, but {error}"
+                ) from error
+
+    def _admit_layers(self) -> None:
+        """Refuse what may have changed since the layers fitted: units, biases, precision."""
+        units, like = None, next(self.parameters())
+        for k, layer in enumerate(self.layers):
+            for name, parameter in layer.named_parameters():
+                if (parameter.dtype, parameter.device) != (like.dtype, like.device):
+                    raise TypeError(
+                        f"layers do not fit: the {name} of layers[{k}] is {parameter.dtype} on "
+                        f"{parameter.device}, but those before it {like.dtype} on {like.device}"
+                    )
+            for map_ in _maps(layer.affine):
+                if map_.bias is not None and map_.bias.shape != map_.weight.shape[:1]:
+                    raise ValueError(
+                        f"layers do not fit: layers[{k}] has biases of shape "
+                        f"{tuple(map_.bias.shape)} where {tuple(map_.weight.shape[:1])} is needed"
+                    )
+            affine = layer.affine
+            if units is not None and isinstance(affine, nn.Linear) and _columns(affine) != units:
+                raise ValueError(
+                    f"layers do not fit: layers[{k}] takes {_columns(affine)} units, but "
+                    f"layers[{k - 1}] has {units}"
+                )
+            units = affine.weight.shape[0] if isinstance(affine, nn.Linear) else None
+
+
+def _columns(affine: nn.Linear) -> int:
+    """The units that it takes, as its weights have them."""
+    return affine.weight.shape[-1]
+
+
+def _maps(affine: nn.Module) -> Iterator[nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d]:
+    """All in it whose weights have a row for each bias."""
+    for part in affine.modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            yield part

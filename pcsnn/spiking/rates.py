@@ -47,6 +47,7 @@ def rate(j: Tensor, neuron: LIF = _NEURON) -> Tensor:
     Raises:
         TypeError: where ``j`` is not a tensor of floating-point numbers.
     """
+    validate.instance("neuron", neuron, LIF, "a LIF")
     closed = partial(rate_derivative, neuron=neuron)
     return _Differentiable.apply(validate.tensor("j", j), partial(_rate, neuron=neuron), closed)
 
@@ -59,6 +60,7 @@ def rate_derivative(j: Tensor, neuron: LIF = _NEURON) -> Tensor:
     Raises:
         TypeError: where ``j`` is not a tensor of floating-point numbers.
     """
+    validate.instance("neuron", neuron, LIF, "a LIF")
     x, d = _beyond_threshold(validate.tensor("j", j), neuron)
     silent = x <= 0
     x = torch.where(silent, torch.ones_like(x), x)
@@ -92,6 +94,7 @@ def smoothed_rate(j: Tensor, gamma: float = 0.02, neuron: LIF = _NEURON) -> Tens
     """
     if validate.non_negative("gamma", gamma) < _NARROWEST:
         return rate(j, neuron)
+    validate.instance("neuron", neuron, LIF, "a LIF")
     value = partial(_smoothed_rate, gamma=gamma, neuron=neuron)
     closed = partial(smoothed_rate_derivative, gamma=gamma, neuron=neuron)
     return _Differentiable.apply(validate.tensor("j", j), value, closed)
@@ -105,6 +108,7 @@ def smoothed_rate_derivative(j: Tensor, gamma: float = 0.02, neuron: LIF = _NEUR
     """
     if validate.non_negative("gamma", gamma) < _NARROWEST:
         return rate_derivative(j, neuron)
+    validate.instance("neuron", neuron, LIF, "a LIF")
     x, d = _beyond_threshold(validate.tensor("j", j), neuron)
     u, softplus, log_rho = _soft(x, gamma)
     log_ratio = math.log(d) - log_rho

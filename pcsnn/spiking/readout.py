@@ -7,6 +7,8 @@ neuron that fired first, and whatever is equal then to the lower label.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -25,13 +27,16 @@ def most_spikes(simulation: Simulation, checkpoint: int = -1) -> Tensor:
 
     Args:
         simulation: from :func:`pcsnn.spiking.simulate`.
-        checkpoint: which of its times.
+        checkpoint: which of its times, by its place among them.
 
     Returns:
         ``(B,)`` labels.
+
+    Raises:
+        TypeError, ValueError: for a checkpoint that is not among its times.
     """
     _admit(simulation)
-    evidence = simulation.evidence[checkpoint]
+    evidence = simulation.evidence[_place(simulation, checkpoint)]
     if not simulation.spiking_output:
         return evidence.argmax(dim=1)
     most = evidence == evidence.amax(dim=1, keepdim=True)
@@ -55,10 +60,13 @@ def filtered_rate(simulation: Simulation, checkpoint: int = -1) -> Tensor:
 
     Args:
         simulation: from :func:`pcsnn.spiking.simulate`, whose ``read_out_tau`` it takes.
-        checkpoint: which of its times.
+        checkpoint: which of its times, by its place among them.
+
+    Raises:
+        TypeError, ValueError: for a checkpoint that is not among its times.
     """
     _admit(simulation)
-    trace = simulation.trace[checkpoint]
+    trace = simulation.trace[_place(simulation, checkpoint)]
     label = trace.argmax(dim=1)
     return _unless_silent(label, (trace == 0).all(dim=1)) if simulation.spiking_output else label
 
@@ -98,6 +106,17 @@ def _unless_silent(labels: Tensor, silent: Tensor) -> Tensor:
 
 def _admit(simulation: Simulation) -> None:
     validate.instance("simulation", simulation, Simulation, "what simulate returned")
+
+
+def _place(simulation: Simulation, checkpoint: int) -> int:
+    """The place of a checkpoint, if there is one; ``None`` would be all of them."""
+    if isinstance(checkpoint, bool) or not isinstance(checkpoint, Integral):
+        kind = validate.kind_of(checkpoint)
+        raise TypeError(f"checkpoint must be a place among the times, not {kind}")
+    times = len(simulation.times)
+    if not -times <= checkpoint < times:
+        raise ValueError(f"checkpoint must be from {-times} to {times - 1}, not {checkpoint}")
+    return int(checkpoint)
 
 
 def _needs_spikes(simulation: Simulation) -> None:

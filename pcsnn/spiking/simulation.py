@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pcsnn import jit, validate
+from pcsnn import deprecated, jit, validate
 from pcsnn.admission import refuse_autocast
 from pcsnn.randomness import as_generator
 from pcsnn.spiking.compiled import KernelEngine, why_not_compiled
@@ -128,6 +128,7 @@ def simulate(
     steps, first, at = _steps(duration, dt, onset, checkpoints)
     validate.positive("read_out_tau", read_out_tau)
     validate.flag("progress", progress)
+    validate.instance("record", record, Collection, "a collection of names")
     if isinstance(record, str):
         raise TypeError(f"record must be a collection of names, such as ({record!r},), not a str")
     for name in record:
@@ -182,6 +183,8 @@ def _steps(
     validate.positive("dt", dt)
     if checkpoints is not None:
         validate.instance("checkpoints", checkpoints, Iterable, "a sequence of times")
+        if torch.is_tensor(checkpoints):  # one that is a number, too, calls itself iterable
+            raise TypeError("checkpoints must be a sequence of times, not a tensor: give .tolist()")
     steps = whole_steps("duration", validate.positive("duration", duration), dt)
     first = whole_steps("onset", onset, dt)
     at = (
@@ -284,3 +287,8 @@ def _joined(parts: list[_Part], times: Tensor, engine: str, spiking: bool) -> Si
 
 def _bar(total: int, progress: bool) -> tqdm:
     return tqdm(total=total, unit="step", delay=3, leave=False, disable=None if progress else True)
+
+
+__getattr__ = deprecated.moved(
+    __name__, {}, gone={"ENGINES": "engine='kernel', 'torch', or None for the first that can"}
+)

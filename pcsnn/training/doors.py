@@ -88,7 +88,7 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
             f"labels must be from 0 to {classes - 1}, for so many logits there are, but hold "
             f"{int(labels.max())}"
         )
-    if bool((logits >= 0).all()) and bool(((logits.sum(dim=-1) - 1).abs() < 1e-3).all()):
+    if validate.softmaxed(logits):
         raise ValueError("prediction must be logits, but it holds probabilities")
 
 

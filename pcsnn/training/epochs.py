@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from pcsnn import validate
 from pcsnn.rules import DivergenceError
 from pcsnn.training import checkpoints
 from pcsnn.training.checkpoints import CheckpointError
@@ -84,7 +85,13 @@ class Kept:
     def at(
         cls, path: str | os.PathLike[str] | None, fingerprint: Callable[[], Mapping[str, str]]
     ) -> Kept | None:
-        """Where the user wants one; only then is it found out what the run is."""
+        """Where the user wants one; only then is it found out what the run is.
+
+        Raises:
+            TypeError: for what is no path.
+        """
+        if not isinstance(path, str | os.PathLike | None):
+            raise TypeError(f"checkpoint must be a path, not {validate.kind_of(path)}")
         return None if path is None else cls(Path(path), fingerprint())
 
     def resume(self, run: Training, epochs: int, device: torch.device) -> Kept:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsnn.admission import admit_loss, parameter_of, run
+from pcsnn.admission import admit_logits, admit_loss, parameter_of, run
 from pcsnn.chains import Chain
 from pcsnn.data import Dataset, batches, targets
 from pcsnn.likelihood import Loss, admit_outputs
@@ -183,8 +183,8 @@ def _values(
     values: dict[str, Tensor] = {}
     if loss is not None:
         admit_outputs(loss, rows.shape[1], rows)
-        values["loss"] = loss.value(rows, targets(labels, rows.shape[1], rows.dtype))
-        check_measure("loss", values["loss"], labels)
+        admit_logits(loss, rows)
+        values["loss"] = loss.prices(rows, targets(labels, rows.shape[1], rows.dtype))
     for name, metric in metrics.items():
         value = metric(prediction, y)
         check_measure(name, value, y)

@@ -19,6 +19,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm import tqdm
 
+from pcsnn import deprecated
 from pcsnn.experiments.machinery import machines, source, work
 from pcsnn.experiments.machinery.base import (
     Configuration,
@@ -221,3 +222,12 @@ def _command(
     if jobs is not None:
         words += ["--jobs", str(jobs)]
     return " ".join(words)
+
+
+__getattr__ = deprecated.moved(
+    __name__,
+    {
+        "resolve_device": "pcsnn.experiments.machinery.machines",
+        "work_folder": "pcsnn.experiments.machinery.work",
+    },
+)

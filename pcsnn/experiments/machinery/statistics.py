@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pcsnn import validate
+
 
 class Interval(NamedTuple):
     """A mean and how far to either side the mean of all seeds may lie."""
@@ -43,7 +45,7 @@ def interval(values: ArrayLike, level: float = 0.95) -> Interval:
     x = np.asarray(values, dtype=float).ravel()
     if len(x) < 2 or not np.isfinite(x).all():
         raise ValueError(f"values must be two or more finite numbers, not {x.tolist()}")
-    if not 0 < level < 1:
+    if not 0 < validate.number("level", level) < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
     half = t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
     return Interval(float(x.mean()), float(half))
