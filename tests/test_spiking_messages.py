@@ -11,7 +11,7 @@ from pcsnn import data
 from pcsnn.experiments import spiking_told
 from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.spiking_climb import Climb
-from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
+from pcsnn.experiments.spiking_messages import Drawn, Rates
 from pcsnn.experiments.spiking_rungs import NAMED, RUNGS, TOLD
 from pcsnn.spiking import Pairs, SigmaDelta
 
@@ -68,19 +68,6 @@ def test_draws_follow_their_seed():
     assert not all(map(torch.equal, one, other))
 
 
-def test_a_late_error_is_the_same_some_steps_later():
-    errors = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0))
-    meaning = torch.stack([said.meaning for said in told(Late(0.005), errors)])
-    assert not meaning[:5].any()
-    assert torch.equal(meaning[5:], errors[:-5])
-
-
-@pytest.mark.parametrize("delay", [0.0, -0.001, float("nan"), "soon"])
-def test_a_delay_is_positive(delay):
-    with pytest.raises((TypeError, ValueError), match="delay"):
-        Late(delay)
-
-
 def test_errors_have_one_property_and_two_constraints_are_given_back():
     strict = dataclasses.asdict(RUNGS["two-layers"])
     for name, rung in TOLD.items():
@@ -94,7 +81,6 @@ def test_errors_have_one_property_and_two_constraints_are_given_back():
 
 
 THING = {
-    "graded-exact-slope": "derivative",
     "graded-constant": "input",
     "graded-gated": "always",
     "graded-exact-feedback": "feedback",
@@ -106,7 +92,6 @@ THING = {
     [
         ("told-rates", Rates),
         ("told-drawn", Drawn),
-        ("told-late", Late),
         ("told-events", SigmaDelta),
     ],
 )

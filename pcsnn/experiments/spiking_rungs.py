@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
+from pcsnn.experiments.spiking_messages import Drawn, Rates
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
@@ -30,8 +30,8 @@ class Rung:
     Attributes:
         rule: ``"backprop"``, ``"il"``, ``"z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
-        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``,
-            ``"drawn"`` and ``"late"`` are :mod:`~pcsnn.experiments.spiking_messages`.
+        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``
+            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`.
         derivative: what stands for the slope.
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
@@ -138,9 +138,7 @@ TOLD: Mapping[str, Rung] = {
     "graded-gated": replace(_DEEP, messages="graded", always=False),
     "graded-exact-feedback": replace(_DEEP, messages="graded", feedback="exact"),
     "told-drawn": replace(_DEEP, messages="drawn"),
-    "told-late": replace(_DEEP, messages="late"),
     "told-rates": replace(_DEEP, messages="rates"),
-    "graded-exact-slope": replace(_DEEP, messages="graded", derivative="exact"),
 }
 
 #: Between two rungs of the ladder: events of a third, and the strict network coupled by less.
@@ -223,7 +221,6 @@ def make_rule(
         "sigma-delta": events,
         "rates": Rates(gain),
         "drawn": Drawn(gain, seed=seed),
-        "late": Late(),
     }
     return SpikingPredictiveCoding(
         LOSS,

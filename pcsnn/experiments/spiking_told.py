@@ -3,8 +3,8 @@
 With graded errors the strict spiking network learns through two hidden layers, with pairs of
 spiking neurons it does not (:mod:`pcsnn.experiments.spiking_two_layers`). Between the two lie
 errors that have one property of spikes and not the others: rates (lost where small, compressed
-where large), draws (coarse, and noisy), events (coarse, and never late), and errors that are graded
-and late. And beyond graded errors, where one more constraint is given back together with them, lies
+where large), draws (coarse, and noisy) and events (coarse, lost where small, and never late). And
+beyond graded errors, where one more constraint is given back together with them, lies
 what is left to back-propagation.
 """
 
