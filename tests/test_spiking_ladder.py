@@ -424,30 +424,19 @@ def test_a_rung_and_its_matrices_have_to_agree():
 
 
 def test_between_two_rungs_one_setting_lies_between():
-    third, (coarse, fine) = (
+    third, coarse, fine = (
         BETWEEN["event-z-il-third"],
-        (RUNGS[name] for name in ("event-z-il", "event-z-il-fine")),
+        *(RUNGS[name] for name in ("event-z-il", "event-z-il-fine")),
     )
     assert coarse.finer < third.finer < fine.finer
     assert dataclasses.replace(third, finer=coarse.finer) == coarse
-    half = BETWEEN["always-plastic-between"]
-    strict, coupled = RUNGS["always-plastic"], RUNGS["always-plastic-coupled"]
-    assert strict.coupling < half.coupling < coupled.coupling
-    assert dataclasses.replace(half, coupling=0.0) == strict
 
 
 def test_between_two_rungs_what_is_sent_is_written_down(tmp_path):
     c = spiking_between.EXPERIMENT.configurations["smoke"].model_copy(update={"samples": 60})
-    found = {}
-    for setting in spiking_between.settings(c):
-        if setting.seed in (None, c.seeds[0]):
-            context = Context("cpu", tmp_path / f"{setting.name}.pt")
-            found[setting.values["rung"]] = spiking_between.execute(c, setting, context).values
-    for rung, keys in (
-        ("event-z-il-third", {"error_spikes", "silent_samples"}),
-        ("always-plastic-between", {"error_spikes", "value_spikes", "feedback_2"}),
-    ):
-        assert keys <= set(found[rung])
-        assert all(len(found[rung][key]) == len(found[rung]["test_accuracy"]) for key in keys)
-    assert found["event-z-il-third"]["rates"] == [0.03]
-    assert found["always-plastic-between"]["rates"] == []
+    (setting,) = spiking_between.settings(c)
+    found = spiking_between.execute(c, setting, Context("cpu", tmp_path / "x.pt")).values
+    assert found["rates"] == [0.03]
+    for key in ("error_spikes", "silent_samples", "test_accuracy"):
+        assert len(found[key]) == len(c.seeds)
+    assert min(found["error_spikes"]) > 0

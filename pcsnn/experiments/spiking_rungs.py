@@ -141,11 +141,8 @@ TOLD: Mapping[str, Rung] = {
     "told-rates": replace(_DEEP, messages="rates"),
 }
 
-#: Between two rungs of the ladder: events of a third, and the strict network coupled by less.
-BETWEEN: Mapping[str, Rung] = {
-    "event-z-il-third": replace(RUNGS["event-z-il"], finer=3.0),
-    "always-plastic-between": replace(_STRICT, coupling=0.3),
-}
+#: Between two rungs of the ladder: events of a third.
+BETWEEN: Mapping[str, Rung] = {"event-z-il-third": replace(RUNGS["event-z-il"], finer=3.0)}
 
 _NO_PHASES = replace(_STRICT, teacher="throughout")
 
