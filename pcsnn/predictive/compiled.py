@@ -46,15 +46,15 @@ _OWN = {name: activation(name) for name in ACTIVATIONS}
 # spends on calls the kernel saves, a fixed time at the beginning and one for each step. Beside it
 # the work has to be small. It is counted in multiplications of single precision; the numbers
 # were fitted to times on one core (benchmarks/learning_rules.py --parts engines).
-#: So much work may be done in all networks at the beginning, and in each of them at each step:
-#: step by step PyTorch gains little from computing networks together.
+# So much work may be done in all networks at the beginning, and in each of them at each step:
+# step by step PyTorch gains little from computing networks together.
 WORTH = 2_600_000
-#: To read weights and to change them, once a batch, takes as long as so many samples do.
+# To read weights and to change them, once a batch, takes as long as so many samples do.
 CHANGE = 4
-#: A unit, its exponential above all, takes as long as so many multiplications.
+# A unit, its exponential above all, takes as long as so many multiplications.
 UNIT = 100
-#: So many networks, and so many more for each sample: where batches are smaller, PyTorch's one
-#: call for all takes as little time as the kernel's own calls for each.
+# So many networks, and so many more for each sample: where batches are smaller, PyTorch's one
+# call for all takes as little time as the kernel's own calls for each.
 NETWORKS, PER_SAMPLE = 16, 3
 #: What is said where it cannot be had.
 ABSENT = "numba or SciPy is not installed"
