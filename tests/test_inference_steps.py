@@ -39,6 +39,21 @@ def test_the_most_are_enough_or_there_is_nothing():
     assert counted("linear-lecun", "errors", 8, hurried)["steps"] is None
 
 
+def test_the_last_sample_to_arrive_counts():
+    network = steps.build("tanh-lecun", 5, 4, 0, "cpu")
+    x, y = (
+        torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(own))
+        for own in (1000, 2000)
+    )
+    end, gamma = steps.rest(C, network, x, y), steps.largest_step("values", network, x)
+    arrived = torch.full((4,), -1)
+    for state in infer(network, x, y, steps=2000, step_size=gamma):
+        near = (steps.errors_of(state) - end).norm(dim=1) < 0.01 * end.norm(dim=1)
+        arrived[near & (arrived < 0)] = state.t
+    assert arrived.min() < arrived.max()
+    assert counted("tanh-lecun", "values", 4)["steps"] >= int(arrived.max())
+
+
 @pytest.mark.parametrize("chain", steps.CHAINS)
 def test_the_rest_is_where_either_way_of_inference_ends(chain):
     network = steps.build(chain, 5, 3, 0, "cpu")

@@ -11,6 +11,7 @@ import torch
 
 from pcsnn import data
 from pcsnn.experiments import prospective_tasks as tasks
+from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.machinery.base import Context
 
 DIGITS = data.load("digits", "train", normalise="unit")
@@ -24,6 +25,7 @@ def test_a_permutation_moves_pixels_and_nothing_else():
     assert torch.equal(second.inputs, again.inputs)
     torch.testing.assert_close(second.inputs.sort(1).values, DIGITS.inputs.sort(1).values)
     assert torch.equal(second.labels, DIGITS.labels)
+    assert not torch.equal(second.inputs, tasks.permuted(64, 2)(DIGITS).inputs)
 
 
 def test_halves_of_the_classes_share_their_outputs():
@@ -63,6 +65,22 @@ def test_every_task_is_read_after_every_task(tmp_path):
             found = np.asarray(values[name], dtype=float)
             assert found.shape == (*shape, len(values["rates"]), len(seeds))
             assert ((found >= 0) & (found <= 1)).all()
+
+
+@pytest.mark.parametrize("part", ["permuted", "split", "few-1"])
+def test_what_is_read_is_not_what_was_learnt_from(part, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        tasks.streams, "accuracies",
+        lambda network, samples, rates: given.append(samples) or torch.zeros(rates, 1),
+    )  # fmt: skip
+    pool, judge = split(DIGITS, 700, 400)
+    tasks.one_after_another(C, part, "tanh", "backprop", torch.tensor([0.01]), (pool, judge), [0])
+    made = [task(judge) for task in tasks.tasks_of(C, part, pool)]
+    assert len(given) == len(made) ** 2
+    for found, asked in zip(given, made * len(made), strict=True):
+        assert torch.equal(found.inputs, asked.inputs)
+        assert torch.equal(found.labels, asked.labels)
 
 
 def test_what_has_diverged_reads_nothing(tmp_path):

@@ -433,7 +433,8 @@ def test_between_two_rungs_one_setting_lies_between():
 
 
 def test_between_two_rungs_what_is_sent_is_written_down(tmp_path):
-    c = spiking_between.EXPERIMENT.configurations["smoke"].model_copy(update={"samples": 60})
+    c = spiking_between.EXPERIMENT.configurations["smoke"]
+    c = c.model_copy(update={"samples": 60, "seeds": (0, 1)})
     (setting,) = spiking_between.settings(c)
     found = spiking_between.execute(c, setting, Context("cpu", tmp_path / "x.pt")).values
     assert found["rates"] == [0.03]
