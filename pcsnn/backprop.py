@@ -21,12 +21,10 @@ from pcsnn import validate
 from pcsnn.activations import IDENTITY
 from pcsnn.admission import (
     admit,
-    admit_for_autograd,
     admit_logits,
     admit_loss,
     admit_targets,
     copies_of,
-    run,
 )
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.buffers import Buffers
@@ -36,6 +34,7 @@ from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
 from pcsnn.nodes import ValueNode, visiting
 from pcsnn.rules import Inputs, Report, Rule, accumulate, explain_non_finite, of_its_own
+from pcsnn.running import admit_for_autograd, run
 
 
 @dataclass

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pcsnn import validate
 from pcsnn.activations import Activation
 
 #: Forward passes that are ``W a + b`` and nothing else.
@@ -23,18 +24,13 @@ OF_ALL = "hooks of all modules are registered (torch.nn.modules.module), which r
 
 def hooked(part: nn.Module) -> str:
     """Why a part of a layer does more than its class says; empty where it does not."""
-    own = part.__dict__  # rules ask this of each part at every call, so all in one function
+    own = part.__dict__  # rules ask this of each part at every call
     if "forward" in own:
         return OWN_FORWARD
-    if (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-    ):
+    if validate.hooks(part):
         return "has hooks"
-    for p in own["_parameters"].values():
-        if p is not None and (p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)):
+    for parameter in own["_parameters"].values():
+        if parameter is not None and has_hooks(parameter):
             return "it has hooks on a parameter"
     return ""
 

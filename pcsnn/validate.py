@@ -100,7 +100,7 @@ def _cannot_hold(device: torch.device) -> str:
     try:
         torch.empty(1, device=device)
     except Exception as error:  # each kind of device has its own
-        return _first_line(error)
+        return first_line(error)
     return ""
 
 
@@ -120,11 +120,12 @@ def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str:
         one = torch.ones(1, 1, dtype=dtype, device=device)
         torch.tanh(one @ one)
     except Exception as error:  # each kind of device has its own
-        return _first_line(error)
+        return first_line(error)
     return ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, without what follows; what it is, where it says nothing."""
     return (str(error) or repr(error)).splitlines()[0]
 
 

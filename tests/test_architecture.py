@@ -21,7 +21,7 @@ FLOORS = [
     {"data"},
     {"likelihood", "activations", "initialisation", "batchnorm"},
     {"networks", "plain", "chains", "ensembles", "energies", "nodes"},
-    {"rules", "admission", "backprop", "perturbation"},
+    {"rules", "admission", "running", "backprop", "perturbation"},
     {"predictive", "spiking"},
     {"models"},
     {"training"},

@@ -10,8 +10,7 @@ from torch import nn
 from torch.distributions import Normal
 
 import pcsnn
-from pcsnn import admission
-from pcsnn.admission import LookUps
+from pcsnn import running
 from pcsnn.energies import Gaussian, NegativeLogLikelihood
 from pcsnn.nodes import ValueNode, nodes_of, with_nodes
 from pcsnn.predictive import graph
@@ -421,7 +420,7 @@ def test_what_else_goes_wrong_in_a_forward_is_its_own():
 def test_rows_are_looked_up_before_a_device_fails(bag):
     """There an index that is none ends in a failed assertion, and no error that could be told."""
     table = nn.EmbeddingBag(7, 5) if bag else nn.Embedding(7, 5)
-    with LookUps():
+    with running.LookUps():
         assert torch.equal(table(TOKENS), table(TOKENS))
         for wrong in (2 * TOKENS, -TOKENS - 1):
             with pytest.raises(IndexError, match="a table has 7 rows"):
@@ -435,7 +434,7 @@ def test_looking_at_inputs_is_no_call_of_the_module(make, monkeypatch):
     """Later looks leave out what came of the same calls: they have to be the same ones."""
     network = make() if make is words else with_nodes(make())
     given = TOKENS if make is words else x
-    monkeypatch.setattr(admission, "_watched", lambda x: LookUps())
+    monkeypatch.setattr(running, "_watched", lambda x: running.LookUps())
     look = CutLook.forward(network, (given,))
     again = look.moved([None] * len(look.energies))
     assert all(again.change(k, look) is None for k in range(len(look.energies) + 1))

@@ -68,6 +68,16 @@ def test_draws_follow_their_seed():
     assert not all(map(torch.equal, one, other))
 
 
+def test_draws_go_on_from_where_they_were():
+    errors = ERRORS.expand(50, *ERRORS.shape)
+    whole = told(Drawn(seed=1), errors)
+    first, later = Drawn(seed=1), Drawn(seed=1)
+    told(first, errors[:20])
+    later.load_state_dict(first.state_dict())
+    for one, other in zip(whole[20:], told(later, errors[20:]), strict=True):
+        assert torch.equal(one.spikes, other.spikes)
+
+
 def test_errors_have_one_property_and_two_constraints_are_given_back():
     strict = dataclasses.asdict(RUNGS["two-layers"])
     for name, rung in TOLD.items():

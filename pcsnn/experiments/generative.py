@@ -170,6 +170,7 @@ def names(
     one = torch.ones(1).to(known)
 
     def features(causes: Tensor) -> Tensor:
+        """Standardised, with a constant beside them."""
         return torch.cat([(causes - mean) / spread, one.expand(len(causes), 1)], dim=1).double()
 
     A, y = features(known), data.one_hot(learning.take(c.named).labels, 10).double()

@@ -134,6 +134,7 @@ def permuted(pixels: int, k: int) -> Task:
     order = torch.randperm(pixels, generator=as_generator(77 + k)) if k else torch.arange(pixels)
 
     def task(samples: data.Dataset) -> data.Dataset:
+        """The same images, their pixels in this order."""
         return replace(samples, inputs=samples.inputs[:, order.to(samples.inputs.device)])
 
     return task
@@ -143,6 +144,7 @@ def half(which: int) -> Task:
     """The first half of the classes or the second, both numbered from zero."""
 
     def task(samples: data.Dataset) -> data.Dataset:
+        """The images of this half alone."""
         n = len(samples.classes) // 2
         mine = (samples.labels >= which * n) & (samples.labels < (which + 1) * n)
         names = samples.classes[which * n : (which + 1) * n]

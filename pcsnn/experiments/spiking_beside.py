@@ -10,6 +10,7 @@ was held out; the rungs keep theirs.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
@@ -53,6 +54,11 @@ def settings(configuration: BesideConfiguration) -> list[Setting]:
         Setting(name=rung if seed is None else f"{rung}-{seed}", seed=seed, values={"rung": rung})
         for rung, seed in others + own
     ]
+
+
+def one_run_each(rungs: Iterable[str]) -> list[Setting]:
+    """Every network; a run searches for its rate, and has all its seeds."""
+    return [Setting(name=rung, seed=None, values={"rung": rung}) for rung in rungs]
 
 
 def execute(configuration: BesideConfiguration, setting: Setting, context: Context) -> Outcome:

@@ -8,14 +8,14 @@ out.
 from __future__ import annotations
 
 from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import BesideConfiguration, execute
+from pcsnn.experiments.spiking_beside import BesideConfiguration, execute, one_run_each
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import BETWEEN
 
 
 def settings(configuration: BesideConfiguration) -> list[Setting]:
-    """Every network; a run has all its seeds."""
-    return [Setting(name=name, seed=None, values={"rung": name}) for name in BETWEEN]
+    """Every network."""
+    return one_run_each(BETWEEN)
 
 
 EXPERIMENT = Experiment(

@@ -172,13 +172,19 @@ class Climb(Observed):
 
     def state_dict(self) -> dict[str, Any]:
         """What it has written down so far, and the rule as it is."""
-        return {**super().state_dict(), "rule": getattr(self.own, "state_dict", dict)()}
+        remembered = {name: part.state_dict() for name, part in self._remembering().items()}
+        return {**super().state_dict(), **remembered}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
         super().load_state_dict(state)
-        if "rule" in state and hasattr(self.own, "load_state_dict"):
-            self.own.load_state_dict(state["rule"])
+        for name, part in self._remembering().items():
+            part.load_state_dict(state[name])
+
+    def _remembering(self) -> dict[str, Any]:
+        """What draws, or goes on, beside the network: the rule, and messages that are drawn."""
+        parts = {"rule": self.own, "messages": getattr(self.own, "messages", None)}
+        return {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
 
 
 def _network(c: Recipe, learning: data.Dataset, layers: int, seed: int) -> Network:

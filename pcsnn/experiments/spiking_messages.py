@@ -7,6 +7,7 @@ and not before. Each of these can be had alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -55,8 +56,21 @@ class Drawn(Pairs):
         self, state: tuple[Tensor, ...], error: Tensor, dt: float
     ) -> tuple[tuple[Tensor, ...], Told]:
         """A Poisson number of spikes with the error's sign."""
-        if error.device not in self._generators:
-            self._generators[error.device] = torch.Generator(error.device).manual_seed(self.seed)
         expected = error.abs() * (dt / self.worth)
-        spikes = torch.poisson(expected, generator=self._generators[error.device])
+        spikes = torch.poisson(expected, generator=self._generator(error.device))
         return state, Told(self.worth / dt * torch.sign(error) * spikes, spikes)
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """That of a device, on which what is drawn is needed."""
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self._generators[device]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """How far the draws have come on each device."""
+        return {str(device): made.get_state() for device, made in self._generators.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        for device, drawn in state.items():
+            self._generator(torch.device(device)).set_state(drawn)

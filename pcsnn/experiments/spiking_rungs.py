@@ -212,16 +212,9 @@ def make_rule(
     if rung.rule == "z-il":
         return ZIL(LOSS, feedback, messages=events if rung.messages == "sigma-delta" else None)
     taught += (rung.longer - 1) * (free + taught)
-    messages: dict[str, Messages] = {
-        "graded": Graded(),
-        "pairs": Pairs(gain * rung.finer),
-        "sigma-delta": events,
-        "rates": Rates(gain),
-        "drawn": Drawn(gain, seed=seed),
-    }
     return SpikingPredictiveCoding(
         LOSS,
-        messages=messages[rung.messages],
+        messages=messages_of(rung, gain, events, seed),
         derivative=rung.derivative,
         feedback=feedback,
         coupling=rung.coupling,
@@ -234,6 +227,18 @@ def make_rule(
         reset=not rung.always or rung.rest,
         seed=seed,
     )
+
+
+def messages_of(rung: Rung, gain: float, events: SigmaDelta, seed: int) -> Messages:
+    """How a circuit's errors are told."""
+    told: dict[str, Messages] = {
+        "graded": Graded(),
+        "pairs": Pairs(gain * rung.finer),
+        "sigma-delta": events,
+        "rates": Rates(gain),
+        "drawn": Drawn(gain, seed=seed),
+    }
+    return told[rung.messages]
 
 
 def parts_of(held: data.Dataset) -> list[tuple[Tensor, Tensor]]:

@@ -11,14 +11,14 @@ what is left to back-propagation.
 from __future__ import annotations
 
 from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import PartConfiguration, execute
+from pcsnn.experiments.spiking_beside import PartConfiguration, execute, one_run_each
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import TOLD
 
 
 def settings(configuration: PartConfiguration) -> list[Setting]:
-    """Every network; a run has all its seeds."""
-    return [Setting(name=name, seed=None, values={"rung": name}) for name in TOLD]
+    """Every network."""
+    return one_run_each(TOLD)
 
 
 EXPERIMENT = Experiment(

@@ -10,17 +10,17 @@ Fewer samples and epochs than the ladder's: it is the order that is asked for.
 from __future__ import annotations
 
 from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import PartConfiguration, execute
+from pcsnn.experiments.spiking_beside import PartConfiguration, execute, one_run_each
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import GIVEN_BACK
 
+# What stands above and below all of them.
 ENDS = ("backprop-two-layers", "control-two-layers")
 
 
 def settings(configuration: PartConfiguration) -> list[Setting]:
-    """Every network, with what stands above and below all of them; a run has all its seeds."""
-    names = (*GIVEN_BACK, *ENDS)
-    return [Setting(name=name, seed=None, values={"rung": name}) for name in names]
+    """Every network."""
+    return one_run_each((*GIVEN_BACK, *ENDS))
 
 
 EXPERIMENT = Experiment(

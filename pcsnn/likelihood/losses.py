@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsnn import validate
+from pcsnn.likelihood.examination import (
+    ERRORS,
+    admit_function,
+    admit_gradient,
+    admit_value,
+    called,
+    examine,
+    explain,
+    trial,
+)
 from pcsnn.likelihood.formulas import (
     categorical_nll,
     categorical_nll_gradient,
@@ -55,9 +64,9 @@ class Loss:
     def __post_init__(self) -> None:
         validate.one_of("takes", self.takes, ("anything", "logits", "probabilities"))
         for name, function in (("value", self.value), ("gradient", self.gradient)):
-            _admit_function(f"{name} of loss {self.name!r}", function)
+            admit_function(f"{name} of loss {self.name!r}", function)
         if not isinstance(self.value, _Each):  # whose gradient is autograd's
-            _examine(self, *_trial())  # of others than four outputs nothing is said yet
+            examine(self, *trial())  # of others than four outputs nothing is said yet
 
     def prices(self, prediction: Tensor, target: Tensor) -> Tensor:
         """``value`` of predictions ``(…, B, n)``, held to be ``(…, B)``.
@@ -67,9 +76,9 @@ class Loss:
         """
         try:
             found = self.value(prediction, target)
-        except _ERRORS as error:
-            _explain(self, prediction, error)
-        _admit_value(self, found, prediction)
+        except ERRORS as error:
+            explain(self, prediction, error)
+        admit_value(self, found, prediction)
         return found
 
     def slopes(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -81,9 +90,9 @@ class Loss:
         """
         try:
             found = self.gradient(prediction, target)
-        except _ERRORS as error:
-            _explain(self, prediction, error)
-        _admit_gradient(self, found, prediction)
+        except ERRORS as error:
+            explain(self, prediction, error)
+        admit_gradient(self, found, prediction)
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,7 +119,7 @@ def as_loss(loss: str | Loss | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     found = untried(loss)
     if not isinstance(loss, Loss) and isinstance(found.value, _Each):
         with suppress(_OtherOutputsError):
-            p, y = _try(found, *_trial())
+            p, y = _try(found, *trial())
             with _answering(found, p):
                 found.value(p, y)  # many samples at a time
     return found
@@ -145,11 +154,11 @@ def admit_outputs(loss: Loss, outputs: int, like: Tensor) -> None:
             "whatever it is: give the network two, or a loss such as nn.BCEWithLogitsLoss()"
         )
     if isinstance(loss.value, _Each):
-        _try(loss, *_trial(outputs, like.dtype, like.device))
+        _try(loss, *trial(outputs, like.dtype, like.device))
     elif LOSSES.get(loss.name) is not loss:
         key = outputs, like.dtype, like.device
         if key not in loss._tried:
-            _examine(loss, *_trial(*key))
+            examine(loss, *trial(*key))
             loss._tried.add(key)
 
 
@@ -228,7 +237,7 @@ def _try(loss: Loss, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     tolerance = max(1e-4, 8 * torch.finfo(p.dtype).eps) * max(map(abs, found))
     if not math.isclose(found[0], fmean(found[1:]), abs_tol=tolerance):
         raise ValueError(
-            f"loss {_given(loss)} must be the mean of what each sample costs alone "
+            f"loss {called(loss)} must be the mean of what each sample costs alone "
             "(reduction='mean'), and no quotient or root of what all cost together"
         )
     return p, y
@@ -251,13 +260,9 @@ def _answering(loss: Loss, p: Tensor, kind: type[ValueError] = ValueError) -> It
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         kind = ValueError if isinstance(error, TypeError) else kind
         raise kind(
-            f"loss {_given(loss)} must take a prediction and a target (B, n) and give one number, "
+            f"loss {called(loss)} must take a prediction and a target (B, n) and give one number, "
             f"which for n = {p.shape[1]} it does not: {error}"
         ) from error
-
-
-def _given(loss: Loss) -> str:
-    return loss.name.removesuffix(" by autograd")
 
 
 def _plain(loss: Any) -> bool:
@@ -268,15 +273,6 @@ def _plain(loss: Any) -> bool:
     )
 
 
-def _trial(
-    n: int = 4, dtype: torch.dtype = torch.float64, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Three samples, probabilities that no loss takes for a special case."""
-    z = torch.linspace(0.3, 2.9, 6 * n, dtype=dtype, device=device).mul(7).sin().view(2, 3, n)
-    p, y = z.softmax(-1) if n > 1 else z.sigmoid()  # a single output's softmax is 1
-    return p, y
-
-
 def _uneven(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The same three samples, no two alike in size, in sum, or in how many targets are zero.
 
@@ -284,117 +280,6 @@ def _uneven(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = p.new_tensor([[0.1], [1.0], [0.5]])
     return size * p, torch.stack([y[0], (y[1] > y[1].mean()).to(y), 0.5 * y[2]])
-
-
-#: What PyTorch and Python raise of arguments that do not fit.
-_ERRORS = (RuntimeError, IndexError, TypeError)
-
-
-def _admit_function(name: str, function: object) -> None:
-    """Refuse what cannot be called with a prediction and a target."""
-    if not callable(function):
-        raise TypeError(
-            f"{name} must be a function (prediction, target), not {validate.kind_of(function)}"
-        )
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a function (prediction, target): {error}") from error
-    except ValueError:
-        pass  # a built-in function that does not say what it takes
-
-
-@torch.inference_mode(False)
-@torch.no_grad()
-def _examine(loss: Loss, p: Tensor, y: Tensor) -> None:
-    """Refuse values and gradients of another shape, and a gradient that is not the value's.
-
-    Soft targets are tried, and hard ones. What takes neither may be of other numbers of outputs,
-    or of other targets; whatever it then gives is looked at where it is used.
-    """
-    for target in (y, (y == y.amax(-1, keepdim=True)).to(y)):
-        with suppress(ValueError, *_ERRORS):
-            value, gradient = loss.value(p, target), loss.gradient(p, target)
-            break
-    else:
-        return
-    _admit_value(loss, value, p)
-    _admit_gradient(loss, gradient, p)
-    sound = True
-    for dtype in (torch.float64, p.dtype):  # in which differences have digits, where it can
-        with suppress(ValueError, *_ERRORS):
-            sound = _is_slope(loss, p.to(dtype), target.to(dtype))
-            break
-    if not sound:
-        raise ValueError(f"gradient of loss {loss.name!r} is not the derivative of its value")
-
-
-def _is_slope(loss: Loss, p: Tensor, y: Tensor) -> bool:
-    """Whether the gradient is what difference quotients of the value are, where it has no kink."""
-    eps = torch.finfo(p.dtype).eps
-    if eps > 1e-6:
-        return True  # differences of so few digits say nothing
-    h = 1e-5 if eps < 1e-12 else 5e-3
-    value, gradient = loss.value(p, y), loss.gradient(p, y)
-    rounding = 8 * eps * value.abs() / h
-    for way in _ways(p):
-        right = (loss.value(p + h * way, y) - value) / h
-        left = (value - loss.value(p - h * way, y)) / h
-        slope = gradient @ way
-        size = 1 + slope.abs()
-        judged = (right - left).abs() < 1e-2 * size  # no kink
-        off = ((right + left) / 2 - slope).abs()
-        if bool((judged & (off > 10 * h * size + rounding)).any()):
-            return False
-    return True
-
-
-def _ways(p: Tensor) -> Tensor:
-    """Ways to go from a prediction: along each output; along all at once, where there are many."""
-    n, most = p.shape[-1], 32
-    if n <= most:
-        return torch.eye(n, dtype=p.dtype, device=p.device)
-    drawn = torch.arange(1, most * n + 1, dtype=torch.float64).mul(0.7).mul(2**0.5).sin()
-    return drawn.sign().view(most, n).to(p)
-
-
-def _admit_value(loss: Loss, value: object, p: Tensor) -> None:
-    """Refuse what is not one number a sample."""
-    if not torch.is_tensor(value) or value.shape != p.shape[:-1]:
-        raise ValueError(
-            f"loss {loss.name!r} must have a value (B,), one number a sample, "
-            f"{_instead(value, p.shape[:-1], p)}"
-        )
-
-
-def _admit_gradient(loss: Loss, gradient: object, p: Tensor) -> None:
-    """Refuse what is not one number an output of each sample, as precise as the prediction."""
-    if not torch.is_tensor(gradient) or gradient.shape != p.shape:
-        raise ValueError(
-            f"loss {loss.name!r} must have a gradient (B, n), one number an output, "
-            f"{_instead(gradient, p.shape, p)}"
-        )
-    if gradient.dtype != p.dtype:
-        raise TypeError(
-            f"loss {loss.name!r} has a gradient in {gradient.dtype} for a prediction in {p.dtype}"
-        )
-
-
-def _instead(found: object, expected: torch.Size, p: Tensor) -> str:
-    """What a loss should have given for a prediction, and what it gave."""
-    gave = f"shape {tuple(found.shape)}" if torch.is_tensor(found) else f"a {type(found).__name__}"
-    return f"which for a prediction of shape {tuple(p.shape)} is {tuple(expected)}, not {gave}"
-
-
-def _explain(loss: Loss, p: Tensor, error: Exception) -> NoReturn:
-    """Say of a loss that cannot take a prediction which loss it is."""
-    if isinstance(error, torch.OutOfMemoryError):
-        raise error
-    kind = TypeError if isinstance(error, TypeError) else ValueError
-    raise kind(
-        f"loss {_given(loss)!r} cannot take a prediction of shape {tuple(p.shape)} in {p.dtype}, "
-        f"or its target: {str(error).splitlines()[0] if str(error) else repr(error)}"
-    ) from error
 
 
 LOSSES = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import LOSSES
 from pcsnn.networks import Network, Parts
+from pcsnn.predictive.worth import worth_it
 from pcsnn.rules import Inputs, Report, accumulate
 
 if TYPE_CHECKING:
@@ -42,20 +42,6 @@ OUTPUTS = ("squared_error", "cross_entropy")
 
 _OWN = {name: activation(name) for name in ACTIVATIONS}
 
-# When the kernel is worth it: where it needs at most two thirds of PyTorch's time. What PyTorch
-# spends on calls the kernel saves, a fixed time at the beginning and one for each step. Beside it
-# the work has to be small. It is counted in multiplications of single precision; the numbers
-# were fitted to times on one core (benchmarks/learning_rules.py --parts engines).
-# So much work may be done in all networks at the beginning, and in each of them at each step:
-# step by step PyTorch gains little from computing networks together.
-WORTH = 2_600_000
-# To read weights and to change them, once a batch, takes as long as so many samples do.
-CHANGE = 4
-# A unit, its exponential above all, takes as long as so many multiplications.
-UNIT = 100
-# So many networks, and so many more for each sample: where batches are smaller, PyTorch's one
-# call for all takes as little time as the kernel's own calls for each.
-NETWORKS, PER_SAMPLE = 16, 3
 #: What is said where it cannot be had.
 ABSENT = "numba or SciPy is not installed"
 #: What is said where it is not worth it.
@@ -222,16 +208,9 @@ def _tensors(
 
 
 def _worth_it(form: Form, plan: Plan, batch: int) -> bool:
-    """Whether the kernel needs at most two thirds of PyTorch's time, as far as work tells."""
-    n_in, *sizes = form.sizes
-    behind = sum([n * m for n, m in pairwise(sizes)])
-    weights, precision = n_in * sizes[0] + behind, 2 if form.dtype is torch.float64 else 1
-    beginning = (batch + CHANGE) * (weights + UNIT * sum(sizes))
-    step = 2 * batch * behind  # predictions, and errors on their way back
     steps = 0 if plan.reading == AT_FRONT else _longest(plan)
-    copies = form.K
-    work = precision * (copies * beginning + steps * step)
-    return work <= (1 + steps) * WORTH and copies <= NETWORKS + PER_SAMPLE * batch
+    single = form.dtype is torch.float32
+    return worth_it(form.sizes, form.K, batch, steps, single=single)
 
 
 def _longest(plan: Plan) -> int:

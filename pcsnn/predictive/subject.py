@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from pcsnn import validate
-from pcsnn.admission import admit_for_autograd, below_read_out, parameter_of, run
+from pcsnn.admission import below_read_out, parameter_of
 from pcsnn.buffers import Buffers
 from pcsnn.chains import Chain
 from pcsnn.energies import Energy
@@ -19,6 +19,7 @@ from pcsnn.networks import Network
 from pcsnn.nodes import ValueNode, nodes_of
 from pcsnn.plain import OF_ALL
 from pcsnn.predictive.replay import Draws, Replay
+from pcsnn.running import admit_for_autograd, run
 
 
 class Subject:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcsnn.admission import admit_logits, admit_loss, parameter_of, run
+from pcsnn.admission import admit_logits, admit_loss, parameter_of
 from pcsnn.chains import Chain
 from pcsnn.data import Dataset, batches, targets
 from pcsnn.likelihood import Loss, admit_outputs
 from pcsnn.networks import Network
 from pcsnn.rules import DivergenceError
+from pcsnn.running import run
 from pcsnn.training.doors import (
     Metric,
     check_fit,
