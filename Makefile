@@ -17,6 +17,9 @@ unexport PCSNN_DATA
 endif
 # Matplotlib and PyTorch on small networks are faster, and reproducible, on one thread.
 test execute book: export OMP_NUM_THREADS = 1
+# Matplotlib's list of fonts is this environment's: one that another left behind may name fonts
+# that are gone, and what it then warns of would stand in the pages.
+test execute book portable: export MPLCONFIGDIR = $(CURDIR)/_build/matplotlib
 
 INPUTS := _config.yml _toc.yml package.json \
   $(shell find chapters tools pcsnn -type f -not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*')

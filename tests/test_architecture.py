@@ -195,3 +195,17 @@ def test_spiking_networks_are_an_attribute_that_is_imported_when_it_is_asked_for
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.stdout.strip() == "False lif-rate", run.stderr
+
+
+def test_at_the_top_lies_what_is_named_here():
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a clone")
+    top = {name.split("/")[0] for name in listed.stdout.splitlines()}
+    assert top - {".ci", ".gitignore", ".github"} == {
+        "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+        "_config.yml", "_toc.yml", "benchmarks", "chapters", "constraints.txt", "package.json",
+        "pcsnn", "pyproject.toml", "requirements.txt", "tests", "tools",
+    }  # fmt: skip
