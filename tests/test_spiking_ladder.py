@@ -437,7 +437,9 @@ def test_between_two_rungs_one_setting_lies_between():
 def test_between_two_rungs_what_is_sent_is_written_down(tmp_path):
     c = spiking_between.EXPERIMENT.configurations["smoke"]
     c = c.model_copy(update={"samples": 60, "seeds": (0, 1)})
-    (setting,) = spiking_between.settings(c)
+    setting, autonomous = spiking_between.settings(c)
+    found = spiking_between.execute(c, autonomous, Context("cpu", tmp_path / "y.pt")).values
+    assert "error_spikes" not in found  # it has graded errors
     found = spiking_between.execute(c, setting, Context("cpu", tmp_path / "x.pt")).values
     assert found["rates"] == [0.03]
     for key in ("error_spikes", "silent_samples", "test_accuracy"):

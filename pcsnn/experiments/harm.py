@@ -55,7 +55,7 @@ HARM: Mapping[str, Callable[[Network, Dataset, torch.Generator], Dataset]] = {
 
 
 def harmed(
-    network: Network, read: Callable[[Dataset], float], test: Dataset
+    network: Network, read: Callable[[Dataset], float], test: Dataset, seed: int = 0
 ) -> dict[str, JsonValue]:
     """What is read of a test set after each harm, done to the network as it was.
 
@@ -63,10 +63,11 @@ def harmed(
         network: left as it is.
         read: gives the accuracy.
         test: the samples.
+        seed: of what is drawn: noise, pixels, neurons.
     """
     whole, found = copy.deepcopy(network.state_dict()), dict[str, JsonValue]()
     for name, harm in HARM.items():
-        found[name] = read(harm(network, test, torch.Generator().manual_seed(0)))
+        found[name] = read(harm(network, test, torch.Generator().manual_seed(seed)))
         network.load_state_dict(whole)
     return found
 

@@ -1,8 +1,8 @@
 """What lies between two rungs of the ladder (chapter 4).
 
 Event-coded Z-IL with its usual threshold sends few events and loses something, with a hundredth of
-it the other way round: here is a third of it, with a learning rate searched for on what was held
-out.
+it the other way round: here is a third of it. And Z-IL has a clock, which fully autonomous Z-IL has
+not. Both have a learning rate searched for on what was held out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def settings(configuration: BesideConfiguration) -> list[Setting]:
 
 EXPERIMENT = Experiment(
     name="spiking-between",
-    summary="between two rungs of the ladder: event-coded Z-IL with events of a third",
+    summary="between two rungs of the ladder: events of a third, and fully autonomous Z-IL",
     configurations={
         "smoke": BesideConfiguration(
             **{**SMOKE, "epochs": 1, "rates": {}}, batches=(0.03,), most_rates=1

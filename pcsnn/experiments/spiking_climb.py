@@ -15,14 +15,8 @@ from pcsnn.backprop import Backprop
 from pcsnn.experiments.machinery.base import Configuration, Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.observed import Observed
-from pcsnn.experiments.spiking_rungs import (
-    LOSS,
-    NAMED,
-    events_of,
-    make_rule,
-    parts_of,
-    spikes_of,
-)
+from pcsnn.experiments.spiking_reading import right_by_spikes
+from pcsnn.experiments.spiking_rungs import LOSS, NAMED, events_of, make_rule, spikes_of
 from pcsnn.networks import Network, mlp
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.zil import ZIL
@@ -148,10 +142,7 @@ class Climb(Observed):
         rule = self.own
         if not isinstance(rule, SpikingPredictiveCoding):
             return evaluate(self.network, held, loss=None)["accuracy"]
-        right = 0
-        for x, y in parts_of(held):
-            right += int((rule.predict(self.network, x).argmax(1) == y).sum())
-        return right / len(held)
+        return right_by_spikes(rule, self.network, held)
 
     def compare(self, network: Network) -> dict[str, float]:
         """Angles, spikes and silence on the probe; the network stays as it is."""

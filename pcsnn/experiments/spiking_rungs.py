@@ -14,7 +14,7 @@ from pcsnn.experiments.spiking_messages import Drawn, Rates
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
-from pcsnn.predictive.zil import ZIL
+from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
 from pcsnn.spiking.doors import neurons_of
 from pcsnn.spiking.errors import Messages, as_messages
@@ -28,7 +28,7 @@ class Rung:
     """What is taken away; where nothing is, it is as in back-propagation.
 
     Attributes:
-        rule: ``"backprop"``, ``"il"``, ``"z-il"`` or ``"circuit"``.
+        rule: ``"backprop"``, ``"il"``, ``"z-il"``, ``"fa-z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
         messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``
             and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`.
@@ -141,8 +141,11 @@ TOLD: Mapping[str, Rung] = {
     "told-rates": replace(_DEEP, messages="rates"),
 }
 
-#: Between two rungs of the ladder: events of a third.
-BETWEEN: Mapping[str, Rung] = {"event-z-il-third": replace(RUNGS["event-z-il"], finer=3.0)}
+#: Between two rungs of the ladder: events of a third, and Z-IL whose neurons find their own time.
+BETWEEN: Mapping[str, Rung] = {
+    "event-z-il-third": replace(RUNGS["event-z-il"], finer=3.0),
+    "fa-z-il": Rung("fa-z-il"),
+}
 
 _NO_PHASES = replace(_STRICT, teacher="throughout")
 
@@ -171,7 +174,7 @@ def kind_of(name: str) -> str:
     return "online" if rung.online else "circuit" if rung.rule == "circuit" else "rules"
 
 
-Rule = Backprop | InferenceLearning | ZIL | SpikingPredictiveCoding
+Rule = Backprop | InferenceLearning | ZIL | FaZIL | SpikingPredictiveCoding
 
 
 def make_rule(
@@ -205,6 +208,8 @@ def make_rule(
         raise ValueError(f"the feedback of the rung is {rung.feedback!r}, and {has} given")
     if rung.rule == "backprop":
         return Backprop(LOSS)
+    if rung.rule == "fa-z-il":
+        return FaZIL(LOSS)
     if rung.rule == "il":
         steps, step_size = inference
         return InferenceLearning(LOSS, steps=steps, step_size=step_size)
