@@ -579,8 +579,11 @@ def a_deep_pair(samples=1, depths=(6, 6)):
         for d in depths
     ]
     chains = {
-        "at once": Chain(nets[0], 0.4, 1 / (n + 1)),
-        "slowly": Chain(nets[1], 0.1, 0.1 / (n + 1)),
+        name: {
+            "by values": Chain(net, "values", 0.4 * share, share / (n + 1)),
+            "by errors": Chain(net, "errors", share / (n + 1), share / (n + 1)),
+        }
+        for name, net, share in (("at once", nets[0], 1.0), ("slowly", nets[1], 0.1))
     }
     return nets[0], x, y, explorers.settling(chains, x, y)
 
@@ -591,7 +594,10 @@ def test_settling_shows_errors_on_the_scale_of_those_at_rest():
     assert len(frames) == 2 * len(TIMES)
     assert made.readout == frames[TIMES.index(16)][0]
     start, once = frames[0], frames[1]
-    assert "by values 100%, and 6 of 6 layers have none yet; by errors 100%." in start[0]
+    assert (
+        "by values 100%, and 6 of 6 layers have none yet; by errors 100%, and 6 of 6 layers have none yet."
+        in start[0]
+    )
     assert set("".join(start[1:])) == {"0"}
     assert "and 5 of 6 layers have none yet; by errors 0%." in once[0]  # orthogonal: one step
     assert "1 step:" in once[0]
@@ -618,3 +624,11 @@ def test_settling_shows_errors_on_the_scale_of_those_at_rest():
 def test_settling_refuses_what_it_cannot_show(given, complaint):
     with pytest.raises(ValueError, match=complaint):
         a_deep_pair(**given)
+
+
+def test_settling_wants_the_same_panels_for_each_choice():
+    net = mlp([4] * 4, "tanh", dtype=torch.float64)
+    one = Chain(net, "values", 0.1, 0.1)
+    x = torch.zeros(1, 4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the same panels each time"):
+        explorers.settling({"a": {"left": one}, "b": {"right": one}}, x, x)

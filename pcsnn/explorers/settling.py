@@ -1,10 +1,9 @@
-"""How the errors of deep chains come to rest, by values and by errors, side by side."""
+"""How the errors of deep chains come to rest, side by side: ordinary ones, by errors, μPC."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from pcsnn.explorers.page import Explorer, Slider
 from pcsnn.predictive.inference import infer
 
 TIMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # steps
-WAYS = ("values", "errors")
 _START = TIMES.index(16)
 _SIZE = (2.4, 4.4)
 _MOST = 1000  # steps by errors to the rest
@@ -25,75 +23,88 @@ _STILL = 1e-8
 
 
 class Chain(NamedTuple):
-    """A network whose hidden layers are of one width, and how long its steps are.
+    """A network whose hidden layers are of one width, and how it comes to rest.
 
     Attributes:
         network: that settles.
-        by_values: the step size of its values.
-        by_errors: that of its errors.
+        variables: what moves, ``"values"`` or ``"errors"``.
+        step_size: of what moves.
+        to_rest: the step size with which its errors are at rest soonest, by errors.
     """
 
     network: nn.Module
-    by_values: float
-    by_errors: float
+    variables: str
+    step_size: float
+    to_rest: float
 
 
-def settling(chains: Mapping[str, Chain], x: Tensor, y: Tensor) -> Explorer:
+def settling(chains: Mapping[str, Mapping[str, Chain]], x: Tensor, y: Tensor) -> Explorer:
     """The hidden errors of every layer after so many steps, on the scale of those at rest.
 
-    The reader chooses a chain and moves the time. A row is a hidden layer, the output's neighbour
-    above; a column is a unit.
+    The reader chooses what the chains are made of and moves the time. A row is a hidden layer, the
+    output's neighbour above; a column is a unit.
 
     Args:
-        chains: by the names that they are shown under; all of one depth and width.
+        chains: by what the reader chooses, and then by the panel that shows them; with the same
+            panels each time, and all of one depth and width.
         x: one input ``(1, n)``.
         y: its target ``(1, m)``.
 
     Raises:
-        ValueError: for more than one sample, and for chains of several depths or widths.
+        ValueError: for more than one sample, panels that differ, and chains of several depths or
+            widths.
     """
     if len(x) != 1:
         raise ValueError(f"x must be one sample, not {len(x)}")
-    found = {name: [_hidden(chain, x, y, way) for way in WAYS] for name, chain in chains.items()}
-    shapes = {tuple(errors.shape[1:]) for pair in found.values() for errors in pair}
+    sets = {tuple(row) for row in chains.values()}
+    if len(sets) != 1:
+        raise ValueError(f"chains must have the same panels each time, not {sorted(sets)}")
+    (panels,) = sets
+    found = {name: [_hidden(chain, x, y) for chain in row.values()] for name, row in chains.items()}
+    shapes = {tuple(errors.shape[1:]) for row in found.values() for errors in row}
     if len(shapes) != 1:
         raise ValueError(f"chains must be of one depth and width, not {sorted(shapes)}")
     ((_, width),) = shapes
     frames = []
-    rests = {name: _resting(chain, x, y) for name, chain in chains.items()}
-    for name, k in product(chains, range(len(TIMES))):
-        rest = rests[name]
-        scale = rest.abs().amax(1, keepdim=True).clamp(min=1e-30)
-        seen = [errors[k] for errors in found[name]]
-        cells = [levels(sign * e / scale) for e in seen for sign in (1, -1)]
-        frames.append((_told(name, TIMES[k], seen, rest), *cells))
+    for name, row in chains.items():
+        rests = [_resting(chain, x, y) for chain in row.values()]
+        for k in range(len(TIMES)):
+            seen = [errors[k] for errors in found[name]]
+            cells = [
+                levels(sign * e / rest.abs().amax(1, keepdim=True).clamp(min=1e-30))
+                for e, rest in zip(seen, rests, strict=True)
+                for sign in (1, -1)
+            ]
+            frames.append((_told(name, TIMES[k], dict(zip(panels, seen, strict=True)), rests),
+                           *cells))  # fmt: skip
     layers = tuple(
         Layer(f"{name}{panel}", panel, width, colour)
-        for panel in range(2)
+        for panel in range(len(panels))
         for name, colour in (("more", plotting.BLUE), ("less", plotting.RED))
     )
-    about = (
-        "By values: a row for each hidden layer, the output's neighbour above, a column for each "
-        "unit; blue errors are positive, red ones negative, full where they are as large as the "
-        "layer's largest at rest",
-        "By errors",
+    how = (
+        ": a row for each hidden layer, the output's neighbour above, a column for each unit; blue "
+        "errors are positive, red ones negative, full where they are as large as the layer's "
+        "largest at rest"
     )
+    about = [title + (how if k == 0 else "") for k, title in enumerate(panels)]
     drawn = list(zip(layers, frames[_START][1:], strict=True))
-    draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(2)]
-    panels, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
+    draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(len(panels))]
+    figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
     sliders = [
         Slider("chain", "network", 0, len(chains) - 1, 1, 0),
         Slider("t", "inference steps", 0, len(TIMES) - 1, 1, _START),
     ]
     names = {"chain": list(chains), "t": [str(t) for t in TIMES]}
     script = script_data(sliders, layers, frames, names=names)
-    return Explorer("cells", sliders, panels, frames[_START][0], shown, data=script)
+    return Explorer("cells", sliders, figures, frames[_START][0], shown, data=script)
 
 
-def _hidden(chain: Chain, x: Tensor, y: Tensor, way: str) -> Tensor:
+def _hidden(chain: Chain, x: Tensor, y: Tensor) -> Tensor:
     """The hidden errors at each of the times, ``(times, layers, units)``, the last layer first."""
-    size = chain.by_values if way == "values" else chain.by_errors
-    walk = infer(chain.network, x, y, steps=TIMES[-1], step_size=size, variables=way)
+    walk = infer(
+        chain.network, x, y, steps=TIMES[-1], step_size=chain.step_size, variables=chain.variables
+    )
     return torch.stack([_rows(state.errors) for state in walk if state.t in TIMES])
 
 
@@ -101,7 +112,7 @@ def _resting(chain: Chain, x: Tensor, y: Tensor) -> Tensor:
     """The errors when they no longer move, which by errors is soon."""
     found = torch.zeros(())
     for state in infer(
-        chain.network, x, y, steps=_MOST, step_size=chain.by_errors, variables="errors"
+        chain.network, x, y, steps=_MOST, step_size=chain.to_rest, variables="errors"
     ):
         before, found = found, _rows(state.errors)
         if 0 < (found - before).norm() < _STILL * found.norm():
@@ -113,14 +124,16 @@ def _rows(errors: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(errors[-2::-1])).double()
 
 
-def _told(name: str, t: int, seen: Sequence[Tensor], rest: Tensor) -> str:
+def _told(name: str, t: int, seen: Mapping[str, Tensor], rests: Sequence[Tensor]) -> str:
     """How far from those at rest the errors are, and how many layers have none yet."""
-    by_values, by_errors = (float((e - rest).norm() / rest.norm()) for e in seen)
-    silent = sum(not row.any() for row in seen[0])
-    waits = f", and {silent} of {len(rest)} layers have none yet" if silent else ""
+    said = []
+    for (title, errors), rest in zip(seen.items(), rests, strict=True):
+        silent = sum(not row.any() for row in errors)
+        waits = f", and {silent} of {len(rest)} layers have none yet" if silent else ""
+        said.append(f"{title} {float((errors - rest).norm() / rest.norm()):.0%}{waits}")
     return (
         f"{name}, {t} {'step' if t == 1 else 'steps'}: how far the errors are from those at rest, "
-        f"as a share of their size: by values {by_values:.0%}{waits}; by errors {by_errors:.0%}."
+        f"as a share of their size: {'; '.join(said)}."
     )
 
 

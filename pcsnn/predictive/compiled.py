@@ -163,6 +163,7 @@ def _is_own(sigma: Activation) -> bool:
         (sigma.function, own.function),
         (sigma.derivative, own.derivative),
         (sigma.product, own.product),
+        (sigma.rise, own.rise),
     )
     return type(sigma) is Activation and all([
         its is known or getattr(its, "__code__", 0) is getattr(known, "__code__", 1)

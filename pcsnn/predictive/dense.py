@@ -65,6 +65,13 @@ class Dense:
         """``σ(x)`` is computed here; the prediction when it is asked for."""
         return DensePoint(self, x)
 
+    def beside(self, point: DensePoint, d: Tensor) -> DensePoint:
+        """At ``x₀ + d``, keeping ``d``, of which the sum has no more than its last digits."""
+        found = DensePoint(self, point.x + d)
+        if self.below is None:
+            found.start, found.d = point, d
+        return found
+
     def affine(self, a: Tensor) -> Tensor:
         """``W a + b``; an input that K networks share meets all their weights in one product."""
         if self.W.dim() == 2:
@@ -79,7 +86,7 @@ class Dense:
 class DensePoint:
     """A :class:`Dense` stage at ``x``, with ``a = σ(x)`` kept."""
 
-    __slots__ = ("_u", "a", "h", "stage", "x", "z")
+    __slots__ = ("_by", "_u", "a", "d", "h", "stage", "start", "x", "z")
 
     def __init__(self, stage: Dense, x: Tensor) -> None:
         self.stage = stage
@@ -87,21 +94,45 @@ class DensePoint:
         self.h = x if stage.below is None else stage.below.hand_on(x)
         self.a = stage.sigma(self.h)
         self._u: Tensor | None = None
+        self.start: DensePoint | None = None  # where it was moved from, and by how much
+        self.d: Tensor | None = None
+        self._by: Tensor | None = None
 
     @property
     def u(self) -> Tensor:
         """``W a + b``, and ``f`` of it where the stage has one."""
         if self._u is None:
-            self.z = self.stage.affine(self.a)
-            after = self.stage.after
+            after, start = self.stage.after, self.start
+            if after is None or start is None:
+                self.z = self.stage.affine(self.a)
+            else:  # one product gives both what has changed and where it has led
+                _ = start.u
+                self.z = start.z + self._change_below(start)
             self._u = self.z if after is None else after.function(self.z)
         return self._u
 
     def change(self, origin: DensePoint) -> Tensor:
-        """``W (a − a₀)``: small differences are not lost in the rounding of ``u``."""
-        if self.stage.after is not None:
-            return self.u - origin.u
-        return self.stage.matmul(self.a - origin.a, self.stage.WT)
+        """``u − u₀`` from ``W (a − a₀)``: what is small is not lost in the rounding of ``u``."""
+        by, after = self._change_below(origin), self.stage.after
+        if after is None:
+            return by
+        u, u0 = self.u, origin.u  # which leave z at hand
+        return after.rise(origin.z, by, u, u0)
+
+    def _change_below(self, origin: DensePoint) -> Tensor:
+        """``W (a − a₀)``; nor is ``a − a₀`` lost in that of ``a``, where this was moved from there.
+
+        It is kept with the place that it is moved from.
+        """
+        stage = self.stage
+        if self.start is not origin:
+            d = self.h - origin.h
+            return stage.matmul(stage.squash.rise(origin.h, d, self.a, origin.a), stage.WT)
+        if self._by is None:
+            assert self.d is not None
+            rise = stage.squash.rise(origin.h, self.d, self.a, origin.a)
+            self._by = stage.matmul(rise, stage.WT)
+        return self._by
 
     def pull_back(self, error: Tensor, feedback: Tensor | None = None) -> Tensor:
         """``σ'(x) ⊙ (ε W)``, eq. 42, with ``feedback`` in the place of ``W`` where it is given."""
@@ -189,8 +220,10 @@ class DenseLook:
         first, *others = self.points
         points = [first.stage.at(first.x) if anew else first]
         for d, point in zip(deviations, others, strict=False):
-            x = point.x if d is None else point.x + d
-            points.append(point if d is None and not anew else point.stage.at(x))
+            if anew:  # by weights that may have changed
+                points.append(point.stage.at(point.x if d is None else point.x + d))
+            else:
+                points.append(point if d is None else point.stage.beside(point, d))
         return DenseLook(points, self.energies)
 
     def shifted(self, deltas: Sequence[Error]) -> DenseLook:
@@ -198,7 +231,7 @@ class DenseLook:
         look = DenseLook(self.points[:1], self.energies)
         for k, delta in enumerate(deltas):
             point, d = self.points[k + 1], plus(look.change(k, self), delta)
-            look.points.append(point if d is None else point.stage.at(point.x + d))
+            look.points.append(point if d is None else point.stage.beside(point, d))
         return look
 
     def change(self, k: int, origin: DenseLook) -> Error:

@@ -115,12 +115,26 @@ def _bias(layout: Layout, own: np.ndarray, s: int, k: int, like: np.ndarray) -> 
 
 
 @_precise
+def _exponential_less_one(r: Any) -> Any:
+    """``e^r − 1`` for ``|r| ≤ ln 2 / 2`` in single precision, without cancellation.
+
+    The coefficients are those of the Chebyshev fit of degree 5 to ``(e^r − 1 − r) / r²``.
+    """
+    f = np.float32
+    p = f(0.0001989098087) * r + f(0.001393364103)
+    p = p * r + f(0.008333310934)
+    p = p * r + f(0.04166646501)
+    p = p * r + f(0.1666666668)
+    p = p * r + f(0.5000000013)
+    return p * r * r + r
+
+
+@_precise
 def _exponential(x: np.ndarray) -> None:
     """``e^x`` in place, in single precision to an ulp and a half: a form that becomes vectors.
 
     ``x = n ln 2 + r`` with ``|r| ≤ ln 2 / 2``; a polynomial gives ``e^r``, and ``2^n`` is a
-    number with the exponent ``n``. The coefficients are those of the Chebyshev fit of degree 5 to
-    ``(e^r − 1 − r) / r²``. Beyond ±87 the limits' own values stand; NaN stays NaN.
+    number with the exponent ``n``. Beyond ±87 the limits' own values stand; NaN stays NaN.
     """
     f = np.float32
     for i in range(len(x)):
@@ -129,13 +143,8 @@ def _exponential(x: np.ndarray) -> None:
         z = z if not z < f(-87) else f(-87)
         n = np.floor(z * f(1.4426950408889634) + f(0.5))
         r = (z - n * f(0.693359375)) + n * f(0.00021219444005469057)
-        p = f(0.0001989098087) * r + f(0.001393364103)
-        p = p * r + f(0.008333310934)
-        p = p * r + f(0.04166646501)
-        p = p * r + f(0.1666666668)
-        p = p * r + f(0.5000000013)
         power = np.int32((np.int32(n) + 127) << 23).view(np.float32)
-        x[i] = (p * r * r + r + f(1)) * power
+        x[i] = (_exponential_less_one(r) + f(1)) * power
 
 
 @_compiled
@@ -159,6 +168,62 @@ def _squash(sigma: int, x: np.ndarray, a: np.ndarray) -> None:
             a[i] = x[i] * (x[i] > 0)  # NaN stays NaN
     else:
         a[:] = x
+
+
+@_precise
+def _rise_of_sigmoid(a0: np.ndarray, d: np.ndarray, a: np.ndarray, by: np.ndarray) -> None:
+    """``a − a₀`` in single precision, from ``e^{−d} − 1`` where ``d`` is small; no branch."""
+    f = np.float32
+    for i in range(len(d)):
+        z = f(d[i])
+        r = -z if abs(z) < f(0.25) else f(0)
+        q, left = _exponential_less_one(r), f(1) - a0[i]
+        small = -q * a0[i] * left / (f(1) + left * q)
+        by[i] = small if abs(z) < f(0.25) else a[i] - a0[i]
+
+
+@_compiled
+def _rise(
+    sigma: int, x0: np.ndarray, a0: np.ndarray, d: np.ndarray, a: np.ndarray, by: np.ndarray
+) -> None:
+    """``a = σ(x₀ + d)``, and ``σ(x₀ + d) − σ(x₀)`` in ``by``, to the last digit of a small ``d``.
+
+    The addition theorems give the difference from ``d`` and ``σ(x₀)``. Where ``d`` is large, units
+    that saturate would lose digits in them, and subtraction loses none.
+    """
+    one, near = a.dtype.type(1), a.dtype.type(0.25)
+    if sigma == 1 and a.itemsize == 4:
+        for i in range(len(d)):
+            by[i] = x0[i] + d[i]
+        _squash(sigma, by, a)
+        _rise_of_sigmoid(a0, d, a, by)
+    elif sigma == 1:
+        for i in range(len(d)):
+            if abs(d[i]) < near:
+                q, left = math.expm1(-d[i]), one - a0[i]
+                by[i] = -q * a0[i] * left / (one + left * q)
+                a[i] = a0[i] + by[i]
+            else:
+                a[i] = one / (one + math.exp(-(x0[i] + d[i])))
+                by[i] = a[i] - a0[i]
+    elif sigma == 2:
+        for i in range(len(d)):
+            if abs(d[i]) < near:
+                t = a.dtype.type(math.tanh(d[i]))
+                by[i] = t * (one - a0[i] * a0[i]) / (one + a0[i] * t)
+                a[i] = a0[i] + by[i]
+            else:
+                a[i] = math.tanh(x0[i] + d[i])
+                by[i] = a[i] - a0[i]
+    elif sigma == 3:
+        for i in range(len(d)):
+            x = x0[i] + d[i]
+            a[i] = x * (x > 0)  # NaN stays NaN
+            by[i] = a[i] if not x0[i] > 0 else d[i] if d[i] > -x0[i] else -x0[i]
+    else:
+        for i in range(len(d)):
+            a[i] = x0[i] + d[i]
+            by[i] = d[i]
 
 
 @_compiled
@@ -469,11 +534,7 @@ def _errors(layout: Layout, transposed: np.ndarray, front: int, y: np.ndarray, n
     x0, a0 = _part(layout, node.x0, front, H), _part(layout, node.a0, front, H)
     d, a = _part(layout, node.d, front, H), _part(layout, node.a, front, H)
     e, c = _part(layout, node.e, front, H), _part(layout, node.u, front, H)
-    for i in range(len(c)):
-        c[i] = x0[i] + d[i]
-    _squash(layout.sigma, c, a)
-    for i in range(len(e)):
-        e[i] = a[i] - a0[i]  # for the products; the errors themselves come next
+    _rise(layout.sigma, x0, a0, d, a, e)  # for the products; the errors themselves come next
     _part(layout, node.u, front, front + 1)[:] = 0
     for h in range(front, H):
         W = _across(layout, transposed, h)

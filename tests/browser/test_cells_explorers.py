@@ -173,7 +173,10 @@ def test_a_presentation_is_moved_through_time_and_rules(visit_alone):
 def test_deep_chains_settle_as_the_reader_moves_time(visit_alone, width):
     nets = [mlp([4] * 6, "tanh", init="lecun", seed=k, dtype=torch.float64) for k in range(2)]
     x, y = DIGITS.inputs[:1, 2:6], DIGITS.inputs[1:2, 10:14]
-    chains = {"one": Chain(nets[0], 0.2, 0.2), "other": Chain(nets[1], 0.1, 0.1)}
+    chains = {
+        name: {way: Chain(net, way, size, size) for way in ("values", "errors")}
+        for name, net, size in (("one", nets[0], 0.2), ("other", nets[1], 0.1))
+    }
     made = explorers.settling(chains, x, y)
     page, frames = visit_alone(made, width=width), made.data["frames"]
     time, network = page.get_by_label("inference steps"), page.get_by_label("network")
