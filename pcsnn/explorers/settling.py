@@ -17,7 +17,7 @@ from pcsnn.predictive.inference import infer
 
 TIMES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # steps
 _START = TIMES.index(16)
-_SIZE = (2.4, 4.4)
+_SIZE = (2.0, 4.0)
 _MOST = 1000  # steps by errors to the rest
 _STILL = 1e-8
 
@@ -87,7 +87,7 @@ def settling(chains: Mapping[str, Mapping[str, Chain]], x: Tensor, y: Tensor) ->
         "errors are positive, red ones negative, full where they are as large as the layer's "
         "largest at rest"
     )
-    about = [title + (how if k == 0 else "") for k, title in enumerate(panels)]
+    about = [t[0].upper() + t[1:] + (how if k == 0 else "") for k, t in enumerate(panels)]
     drawn = list(zip(layers, frames[_START][1:], strict=True))
     draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(len(panels))]
     figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
@@ -141,4 +141,4 @@ def _draw(axes: Axes, drawn: Sequence[tuple[Layer, str]]) -> None:
     for layer, cells in drawn:
         layer.draw(axes, cells)
         layer.frame(axes, cells)
-    axes.set_ylabel("hidden layer, the last above")
+    axes.set_ylabel("hidden layer, the last above", fontsize=9)
