@@ -31,7 +31,8 @@ class Rung:
         rule: ``"backprop"``, ``"il"``, ``"z-il"``, ``"fa-z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
         messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``
-            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`.
+            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`, ``"kept"`` pairs that keep
+            what they have not told.
         derivative: what stands for the slope.
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
@@ -139,6 +140,7 @@ TOLD: Mapping[str, Rung] = {
     "graded-exact-feedback": replace(_DEEP, messages="graded", feedback="exact"),
     "told-drawn": replace(_DEEP, messages="drawn"),
     "told-rates": replace(_DEEP, messages="rates"),
+    "told-kept": replace(_DEEP, messages="kept"),
 }
 
 #: Between two rungs of the ladder: events of a third, and Z-IL whose neurons find their own time.
@@ -242,6 +244,7 @@ def messages_of(rung: Rung, gain: float, events: SigmaDelta, seed: int) -> Messa
         "sigma-delta": events,
         "rates": Rates(gain),
         "drawn": Drawn(gain, seed=seed),
+        "kept": Pairs.keeping(gain),
     }
     return told[rung.messages]
 

@@ -54,11 +54,12 @@ def plan(
     biases = [w.weight.new_zeros(len(w.weight)) if w.bias is None else w.bias for w in parts]
     sigmas, slope = [part.activation for part in parts[:-1]], wiring.slope
     boxes = [slope.limits(sigma) for sigma in sigmas] if isinstance(slope, Boxcar) else []
-    speech = (0.0, 0.0)
+    speech = (0.0, 0.0, 0.0)
     if isinstance(messages, Pairs):
-        speech = (messages.gain, messages.worth / wiring.dt)
+        lowest = 0.0 if messages.rectified else -math.inf
+        speech = (messages.gain, messages.worth / wiring.dt, lowest)
     elif isinstance(messages, SigmaDelta):
-        speech = (messages.threshold, 0.0)
+        speech = (messages.threshold, 0.0, 0.0)
     return kernels.Plan(
         sizes=np.array(sizes),
         weights=_flat([jump * p.weight.mT for jump, p in zip(jumps, parts, strict=True)]),

@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     neurons: np.ndarray  # (L, 6): D, e^{t_ref/τ}, V_th, V_rest, V_reset, 1; the last of errors'
     boxes: np.ndarray  # (L − 1, 3): from which current to which, and how high; or empty, and
     rates: np.ndarray  # (L − 1, 6): γ, scale, t_ref, τ, V_th − V_rest, V_th − V_reset
-    speech: np.ndarray  # pairs: g, τ_RC/g/dt; sigma-delta: θ
+    speech: np.ndarray  # pairs: g, τ_RC/g/dt, the lowest current; sigma-delta: θ
     coupling: np.ndarray  # (1,): λ, in the network's own precision
     kinds: np.ndarray  # of messages, of the output's energy; from which synapse a teacher is heard
     times: np.ndarray  # steps, read, before plasticity, before the teacher, before any error
@@ -180,11 +180,11 @@ def _speak(
     for k in range(len(error)):
         meaning = error[k]
         if kind == PAIRS:
-            v, q, on = _lif(plan.neurons[-1], speech[0, k], speech[1, k], plan.speech[0] * error[k])
+            j, lowest = plan.speech[0] * error[k], plan.speech[2]
+            to_on, to_off = lowest if j < lowest else j, lowest if -j < lowest else -j
+            v, q, on = _lif(plan.neurons[-1], speech[0, k], speech[1, k], to_on)
             speech[0, k], speech[1, k] = v, q
-            v, q, off = _lif(
-                plan.neurons[-1], speech[2, k], speech[3, k], -plan.speech[0] * error[k]
-            )
+            v, q, off = _lif(plan.neurons[-1], speech[2, k], speech[3, k], to_off)
             speech[2, k], speech[3, k] = v, q
             meaning = plan.speech[1] * (int(on) - int(off))
         elif kind == SIGMA_DELTA:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -102,9 +102,16 @@ class Pairs(Messages):
       ``τ_RC r(j) → j − (V_th + V_reset)/2``: every error is told as smaller by half the dead zone;
     - *saturation* at ``τ_RC/(g t_ref)``, and compression on the way to it.
 
+    What is lost below the dead zone is not lost to neurons that *keep* it. With a ``τ_RC`` that is
+    long beside a presentation, and the gain longer by as much, so that a spike says the same,
+    membranes add up small errors from one sample to the next, where nothing is reset. Errors of
+    either sign would cancel there, so each neuron has to hear those of its own sign only: ON
+    ``g max(ε, 0)`` and OFF ``g max(−ε, 0)``.
+
     Args:
         gain: ``g``, current per error.
         neuron: both neurons' parameters.
+        rectified: whether either neuron hears errors of its own sign only.
 
     Raises:
         TypeError, ValueError: for a gain that is not positive, and a neuron of another kind.
@@ -112,10 +119,22 @@ class Pairs(Messages):
 
     gain: float = 20.0
     neuron: LIF = _BRIEF
+    rectified: bool = False
 
     def __post_init__(self) -> None:
         validate.positive("gain", self.gain)
+        validate.flag("rectified", self.rectified)
         validate.instance("neuron", self.neuron, LIF, "a LIF")
+
+    @classmethod
+    def keeping(cls, gain: float = 20.0, tau_rc: float = 20.0) -> Pairs:
+        """Pairs that keep what they have not told yet; a spike says as much as the usual pairs'.
+
+        Args:
+            gain: of the usual pairs that they are to be held against.
+            tau_rc: in how many seconds they forget it.
+        """
+        return cls(gain * tau_rc / _BRIEF.tau_rc, replace(_BRIEF, tau_rc=tau_rc), rectified=True)
 
     @property
     def worth(self) -> float:
@@ -149,8 +168,9 @@ class Pairs(Messages):
         self, state: tuple[Tensor, ...], error: Tensor, dt: float
     ) -> tuple[tuple[Tensor, ...], Told]:
         """One step of both, exact to the spike."""
-        j = self.gain * error
-        state, (on, off) = SCHEMES["exact"](self.neuron, State(*state), torch.stack([j, -j]), dt)
+        j = self.gain * torch.stack([error, -error])
+        j = j.clamp(min=0) if self.rectified else j
+        state, (on, off) = SCHEMES["exact"](self.neuron, State(*state), j, dt)
         return state, Told(self.worth / dt * (on - off), on + off)
 
 
