@@ -31,8 +31,8 @@ class Rung:
         rule: ``"backprop"``, ``"il"``, ``"z-il"``, ``"fa-z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
         messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``
-            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`, ``"kept"`` pairs that keep
-            what they have not told.
+            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`, ``"kept"`` pairs
+            that keep what they have not told.
         derivative: what stands for the slope.
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
