@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(not circuit_kernels.AVAILABLE, reason="numba is 
 MESSAGES = {
     "graded": "graded",
     "pairs": "pairs",
+    "pairs that keep": Pairs.keeping(5.0, 0.5),
     "slow pairs": Pairs(5.0, LIF(tau_rc=0.01, t_ref=0.002, v_rest=-0.25, v_th=0.5)),
     "sigma-delta": "sigma-delta",
     "fine events": SigmaDelta(0.01),

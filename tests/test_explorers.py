@@ -594,10 +594,8 @@ def test_settling_shows_errors_on_the_scale_of_those_at_rest():
     assert len(frames) == 2 * len(TIMES)
     assert made.readout == frames[TIMES.index(16)][0]
     start, once = frames[0], frames[1]
-    assert (
-        "by values 100%, and 6 of 6 layers have none yet; by errors 100%, and 6 of 6 layers have none yet."
-        in start[0]
-    )
+    waits = "100%, and 6 of 6 layers have none yet"
+    assert f"by values {waits}; by errors {waits}." in start[0]
     assert set("".join(start[1:])) == {"0"}
     assert "and 5 of 6 layers have none yet; by errors 0%." in once[0]  # orthogonal: one step
     assert "1 step:" in once[0]

@@ -11,7 +11,7 @@ from pcsnn import data
 from pcsnn.experiments import spiking_told
 from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.spiking_climb import Climb
-from pcsnn.experiments.spiking_messages import Drawn, Rates
+from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
 from pcsnn.experiments.spiking_rungs import NAMED, RUNGS, TOLD
 from pcsnn.spiking import Pairs, SigmaDelta
 
@@ -78,6 +78,44 @@ def test_draws_go_on_from_where_they_were():
         assert torch.equal(one.spikes, other.spikes)
 
 
+def test_a_late_error_is_the_same_some_steps_later():
+    errors = torch.randn(12, 2, 3, generator=torch.Generator().manual_seed(0))
+    meaning = torch.stack([said.meaning for said in told(Late(0.005), errors)])
+    assert not meaning[:5].any()
+    assert torch.equal(meaning[5:], errors[:-5])
+
+
+@pytest.mark.parametrize("delay", [0.0, -0.001, float("nan"), "soon"])
+def test_a_delay_is_positive(delay):
+    with pytest.raises((TypeError, ValueError), match="delay"):
+        Late(delay)
+
+
+def test_pairs_that_keep_tell_every_error_in_the_end():
+    """Far below what the usual pairs can tell, from samples of either sign in turn."""
+    small = 0.3 * Pairs().dead_zone()
+    errors = small * torch.tensor([1.0, -1.0, 0.5, -0.25], dtype=torch.float64)
+    turns = torch.stack([errors, -errors]).repeat_interleave(50, 0).repeat(400, 1)[:, None]
+    for messages, share in ((Pairs.keeping(), 1.0), (Pairs(), 0.0)):
+        said = torch.stack([now.meaning for now in told(messages, turns)])[len(turns) // 4 :]
+        mine = said * turns[len(turns) // 4 :].sign()  # each in the turn of its own sign
+        found = mine.mean(0)[0] / errors.abs()
+        assert (found - share).abs().max() < 0.08
+
+
+def test_pairs_that_keep_say_as_much_with_a_spike_and_hear_their_own_sign_only():
+    kept, usual = Pairs.keeping(20.0), Pairs(20.0)
+    assert kept.worth == pytest.approx(usual.worth)
+    assert kept.saturation == pytest.approx(usual.saturation)
+    assert kept.rectified
+    assert not usual.rectified
+    state = kept.start(torch.zeros(1, 1, dtype=torch.float64))
+    (voltage, *_), _ = kept.send(state, torch.full((1, 1), -0.5, dtype=torch.float64), 0.001)
+    assert voltage[0] == 0 < voltage[1]  # ON has heard nothing
+    with pytest.raises(TypeError, match="rectified must be"):
+        Pairs(rectified="yes")
+
+
 def test_errors_have_one_property_and_two_constraints_are_given_back():
     strict = dataclasses.asdict(RUNGS["two-layers"])
     for name, rung in TOLD.items():
@@ -103,6 +141,8 @@ THING = {
         ("told-rates", Rates),
         ("told-drawn", Drawn),
         ("told-events", SigmaDelta),
+        ("told-late", Late),
+        ("told-kept", Pairs),
     ],
 )
 def test_a_network_of_two_layers_learns_from_what_is_told(tmp_path, name, kind):

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pcsnn.spiking.errors import Pairs, Told
+from pcsnn import validate
+from pcsnn.spiking.errors import Graded, Pairs, Told
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,31 @@ class Drawn(Pairs):
         """Go on from there."""
         for device, drawn in state.items():
             self._generator(torch.device(device)).set_state(drawn)
+
+
+@dataclass(frozen=True)
+class Late(Graded):
+    """The error itself, so many seconds after it was made.
+
+    Raises:
+        TypeError, ValueError: for a delay that is not positive.
+    """
+
+    delay: float = 0.005
+
+    def __post_init__(self) -> None:
+        validate.positive("delay", self.delay)
+
+    def start(self, like: Tensor) -> tuple[Tensor, ...]:
+        """What is on its way, none yet; its steps come with the first error."""
+        return (like.new_zeros(0, *like.shape),)
+
+    def send(
+        self, state: tuple[Tensor, ...], error: Tensor, dt: float
+    ) -> tuple[tuple[Tensor, ...], Told]:
+        """The error of ``delay`` seconds ago."""
+        (waiting,) = state
+        if not len(waiting):
+            waiting = error.new_zeros(max(round(self.delay / dt), 1), *error.shape)
+        told = waiting[0]
+        return (torch.cat([waiting[1:], error[None]]),), Told(told, torch.zeros_like(error))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments.spiking_messages import Drawn, Rates
+from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
 from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
@@ -30,9 +30,9 @@ class Rung:
     Attributes:
         rule: ``"backprop"``, ``"il"``, ``"z-il"``, ``"fa-z-il"`` or ``"circuit"``.
         values: ``"graded"`` or ``"spikes"``, in the circuit.
-        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``
-            and ``"drawn"`` are :mod:`~pcsnn.experiments.spiking_messages`, ``"kept"`` pairs
-            that keep what they have not told.
+        messages: how errors are told; for Z-IL ``"sigma-delta"`` codes them in events. ``"rates"``,
+            ``"drawn"`` and ``"late"`` are :mod:`~pcsnn.experiments.spiking_messages`, ``"kept"``
+            are pairs that keep what they have not told.
         derivative: what stands for the slope.
         feedback: ``"exact"``, ``"fixed"`` or ``"learned"`` matrices on the way back.
         input: ``"constant"`` or ``"poisson"``.
@@ -140,6 +140,7 @@ TOLD: Mapping[str, Rung] = {
     "graded-exact-feedback": replace(_DEEP, messages="graded", feedback="exact"),
     "told-drawn": replace(_DEEP, messages="drawn"),
     "told-rates": replace(_DEEP, messages="rates"),
+    "told-late": replace(_DEEP, messages="late"),
     "told-kept": replace(_DEEP, messages="kept"),
 }
 
@@ -244,6 +245,7 @@ def messages_of(rung: Rung, gain: float, events: SigmaDelta, seed: int) -> Messa
         "sigma-delta": events,
         "rates": Rates(gain),
         "drawn": Drawn(gain, seed=seed),
+        "late": Late(),
         "kept": Pairs.keeping(gain),
     }
     return told[rung.messages]

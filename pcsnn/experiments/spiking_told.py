@@ -3,8 +3,9 @@
 With graded errors the strict spiking network learns through two hidden layers, with pairs of
 spiking neurons it does not (:mod:`pcsnn.experiments.spiking_two_layers`). Between the two lie
 errors that have one property of spikes and not the others: rates (lost where small, compressed
-where large), draws (coarse, and noisy), events (coarse, lost where small, and never late), and
-pairs that keep what they have not told (coarse, and late, and lost nowhere). And beyond graded
+where large), draws (coarse, and noisy), events (coarse, lost where small, and never late),
+errors that are late and nothing else, and pairs that keep what they have not told (coarse, and
+late, and lost nowhere). And beyond graded
 errors, where one more constraint is given back together with them, lies what is left to
 back-propagation.
 """
