@@ -141,10 +141,10 @@ def test_without_phases_the_rule_is_what_its_rung_says():
 
 def test_where_a_rate_is_known_each_seed_is_a_run():
     laptop, paper = (spiking_phases.EXPERIMENT.configurations[s] for s in ("laptop", "paper"))
-    assert [s.name for s in spiking_phases.settings(laptop)] == [*PHASES, "backprop", "control"]
-    assert [s.seed for s in spiking_phases.settings(laptop)] == [None] * 8
-    assert [s.name for s in spiking_phases.settings(paper)] == [f"in-step-{k}" for k in range(5)]
-    assert [s.seed for s in spiking_phases.settings(paper)] == [0, 1, 2, 3, 4]
+    assert [s.name for s in spiking_phases.runs_of(laptop)] == [*PHASES, "backprop", "control"]
+    assert [s.seed for s in spiking_phases.runs_of(laptop)] == [None] * 8
+    assert [s.name for s in spiking_phases.runs_of(paper)] == [f"in-step-{k}" for k in range(5)]
+    assert [s.seed for s in spiking_phases.runs_of(paper)] == [0, 1, 2, 3, 4]
 
 
 def test_two_layers_have_no_rate_that_was_chosen_for_another_network(tmp_path):

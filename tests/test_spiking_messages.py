@@ -147,7 +147,7 @@ THING = {
 )
 def test_a_network_of_two_layers_learns_from_what_is_told(tmp_path, name, kind):
     c = spiking_told.EXPERIMENT.configurations["smoke"].model_copy(update={"samples": 60})
-    (setting,) = (s for s in spiking_told.settings(c) if s.name == name)
+    (setting,) = (s for s in spiking_told.runs_of(c) if s.name == name)
     found = spiking_told.execute(c, setting, Context("cpu", tmp_path / "network.pt")).values
     assert len(found["test_accuracy"]) == len(c.seeds)
     learning = data.load("digits", "train", normalise="unit")

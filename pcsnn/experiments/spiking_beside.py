@@ -45,6 +45,12 @@ class PartConfiguration(BesideConfiguration):
     epochs: PositiveInt = 4
 
 
+class SomeConfiguration(PartConfiguration):
+    """And which networks learn."""
+
+    rungs: tuple[str, ...]
+
+
 def settings(configuration: BesideConfiguration) -> list[Setting]:
     """The ladder's rungs with each seed, for these take long; of the rest one run has all seeds."""
     c = configuration
@@ -59,6 +65,16 @@ def settings(configuration: BesideConfiguration) -> list[Setting]:
 def one_run_each(rungs: Iterable[str]) -> list[Setting]:
     """Every network; a run searches for its rate, and has all its seeds."""
     return [Setting(name=rung, seed=None, values={"rung": rung}) for rung in rungs]
+
+
+def runs_of(configuration: SomeConfiguration) -> list[Setting]:
+    """Every network; where its rate is known a run for each seed, otherwise one with all seeds."""
+    c, found = configuration, []
+    for name in c.rungs:
+        for seed in c.seeds if name in c.rates else (None,):
+            label = name if seed is None else f"{name}-{seed}"
+            found.append(Setting(name=label, seed=seed, values={"rung": name}))
+    return found
 
 
 def execute(configuration: BesideConfiguration, setting: Setting, context: Context) -> Outcome:

@@ -11,40 +11,25 @@ long as the ladder does, at the rate that the part has chosen.
 
 from __future__ import annotations
 
-from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import PartConfiguration, execute
+from pcsnn.experiments.machinery.base import Experiment
+from pcsnn.experiments.spiking_beside import SomeConfiguration, execute, runs_of
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import PHASES
 
-ENDS = ("backprop", "control")
-
-
-class PhasesConfiguration(PartConfiguration):
-    """Which networks learn."""
-
-    rungs: tuple[str, ...] = (*PHASES, *ENDS)
-
-
-def settings(configuration: PhasesConfiguration) -> list[Setting]:
-    """Every network; where its rate is known a run for each seed, otherwise one with all seeds."""
-    c, found = configuration, []
-    for name in c.rungs:
-        for seed in c.seeds if name in c.rates else (None,):
-            label = name if seed is None else f"{name}-{seed}"
-            found.append(Setting(name=label, seed=seed, values={"rung": name}))
-    return found
-
+_RUNGS = (*PHASES, "backprop", "control")
 
 EXPERIMENT = Experiment(
     name="spiking-phases",
     summary="the strict spiking network without phases: what a teacher that always speaks spoils",
     configurations={
-        "smoke": PhasesConfiguration(**{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1),
-        "laptop": PhasesConfiguration(),
-        "paper": PhasesConfiguration(
+        "smoke": SomeConfiguration(
+            rungs=_RUNGS, **{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1
+        ),
+        "laptop": SomeConfiguration(rungs=_RUNGS),
+        "paper": SomeConfiguration(
             samples=55_000, epochs=10, rungs=("in-step",), rates={"in-step": 0.1}
         ),
     },
-    settings=settings,
+    settings=runs_of,
     execute=execute,
 )

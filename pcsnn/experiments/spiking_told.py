@@ -12,25 +12,24 @@ back-propagation.
 
 from __future__ import annotations
 
-from pcsnn.experiments.machinery.base import Experiment, Setting
-from pcsnn.experiments.spiking_beside import PartConfiguration, execute, one_run_each
+from pcsnn.experiments.machinery.base import Experiment
+from pcsnn.experiments.spiking_beside import SomeConfiguration, execute, runs_of
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.experiments.spiking_rungs import TOLD
-
-
-def settings(configuration: PartConfiguration) -> list[Setting]:
-    """Every network."""
-    return one_run_each(TOLD)
-
 
 EXPERIMENT = Experiment(
     name="spiking-told",
     summary="two hidden layers of spikes: which property of error spikes harms, and what is left",
     configurations={
-        "smoke": PartConfiguration(**{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1),
-        "laptop": PartConfiguration(seeds=(0, 1, 2)),
-        "paper": PartConfiguration(samples=55_000, epochs=10),
+        "smoke": SomeConfiguration(
+            rungs=tuple(TOLD), **{**SMOKE, "epochs": 1}, batches=(0.03,), most_rates=1
+        ),
+        "laptop": SomeConfiguration(rungs=tuple(TOLD), seeds=(0, 1, 2)),
+        # As long as the ladder's, with the rate that the shorter training has chosen.
+        "paper": SomeConfiguration(
+            samples=55_000, epochs=10, rungs=("told-kept",), rates={"told-kept": 0.03}
+        ),
     },
-    settings=settings,
+    settings=runs_of,
     execute=execute,
 )
