@@ -61,6 +61,15 @@ def test_a_function_of_ones_own_rises_by_a_difference():
     assert not sine.same_as(other)
 
 
+def test_the_kernel_leaves_another_rise_to_pytorch():
+    network = pcsnn.mlp([4, 3, 2], "tanh", seed=0)
+    rule = pcsnn.InferenceLearning("squared_error", steps=3, step_size=0.1)
+    vars(network.layers[0].activation)["rise"] = lambda z, d, a, a0: a - a0  # past what is set once
+    report = rule(network, torch.rand(2, 4), torch.rand(2, 2))
+    assert report.engine == "torch"
+    assert not available() or report.why.endswith("not the package's own")
+
+
 def test_what_is_no_number_stays_none():
     nan, inf = float("nan"), float("inf")
     for name in EXACT:

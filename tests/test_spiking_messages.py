@@ -96,7 +96,8 @@ def test_pairs_that_keep_tell_every_error_in_the_end():
     small = 0.3 * Pairs().dead_zone()
     errors = small * torch.tensor([1.0, -1.0, 0.5, -0.25], dtype=torch.float64)
     turns = torch.stack([errors, -errors]).repeat_interleave(50, 0).repeat(400, 1)[:, None]
-    for messages, share in ((Pairs.keeping(), 1.0), (Pairs(), 0.0)):
+    both_signs = dataclasses.replace(Pairs.keeping(), rectified=False)  # which cancel
+    for messages, share in ((Pairs.keeping(), 1.0), (Pairs(), 0.0), (both_signs, 0.0)):
         said = torch.stack([now.meaning for now in told(messages, turns)])[len(turns) // 4 :]
         mine = said * turns[len(turns) // 4 :].sign()  # each in the turn of its own sign
         found = mine.mean(0)[0] / errors.abs()
