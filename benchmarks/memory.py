@@ -124,7 +124,7 @@ def row(rule: str, gib: float) -> Row:
         "rule": rule,
         "c_theta": round(c[0], 3),
         "c_A": round(c[1], 2),
-        "measured to formula": [round(share, 3) for share in checked],
+        "measured to formula": tuple(round(share, 3) for share in checked),
         "large": large,
         "large, resident to formula": round(
             _alone(resident, rule, large, LARGE_BATCH) / predicted(c, large, LARGE_BATCH), 3
