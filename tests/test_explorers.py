@@ -624,6 +624,14 @@ def test_settling_refuses_what_it_cannot_show(given, complaint):
         a_deep_pair(**given)
 
 
+def test_settling_begins_its_captions_with_a_capital_but_for_symbols():
+    one = Chain(mlp([4] * 4, "tanh", dtype=torch.float64), "values", 0.1, 0.1)
+    x = torch.zeros(1, 4, dtype=torch.float64)
+    html = explorers.settling({"a": {"by values": one, "μPC": one}}, x, x).to_html()
+    assert "By values: a row for each" in html
+    assert "μPC." in html
+
+
 def test_settling_wants_the_same_panels_for_each_choice():
     net = mlp([4] * 4, "tanh", dtype=torch.float64)
     one = Chain(net, "values", 0.1, 0.1)

@@ -87,7 +87,7 @@ def settling(chains: Mapping[str, Mapping[str, Chain]], x: Tensor, y: Tensor) ->
         "errors are positive, red ones negative, full where they are as large as the layer's "
         "largest at rest"
     )
-    about = [t[0].upper() + t[1:] + (how if k == 0 else "") for k, t in enumerate(panels)]
+    about = [_begins(title) + (how if k == 0 else "") for k, title in enumerate(panels)]
     drawn = list(zip(layers, frames[_START][1:], strict=True))
     draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(len(panels))]
     figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
@@ -98,6 +98,11 @@ def settling(chains: Mapping[str, Mapping[str, Chain]], x: Tensor, y: Tensor) ->
     names = {"chain": list(chains), "t": [str(t) for t in TIMES]}
     script = script_data(sliders, layers, frames, names=names)
     return Explorer("cells", sliders, figures, frames[_START][0], shown, data=script)
+
+
+def _begins(title: str) -> str:
+    """With a capital, but for a symbol."""
+    return title[0].upper() + title[1:] if title[0].isascii() else title
 
 
 def _hidden(chain: Chain, x: Tensor, y: Tensor) -> Tensor:
