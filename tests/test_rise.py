@@ -110,6 +110,25 @@ def test_float32_is_enough_for_many_layers_and_small_steps(engine, name, nodes):
         assert off(first_gradient(network, x, y, engine), 2 * exact) < 1e-4  # it accumulates
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", OF_THE_KERNEL)
+def test_engines_agree_where_values_move_far(name, dtype):
+    """By much more than the ways that are short to the kernel."""
+    if not available():
+        pytest.skip("numba is not installed")
+    draw = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(16, n, generator=draw, dtype=dtype) for n in (6, 4))
+    found = []
+    for engine in ("kernel", "torch"):
+        network = pcsnn.mlp([6, 8, 8, 4], name, init="orthogonal", dtype=dtype)
+        rule = pcsnn.InferenceLearning(
+            steps=20, step_size=0.2, engine=engine, on_divergence="allow"
+        )
+        rule(network, x, 20 * y)
+        found.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    assert off(*found) < (1e-4 if dtype == torch.float32 else 1e-10)
+
+
 @pytest.mark.parametrize("name", ["tanh", "sigmoid", "relu", "silu"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_deep_errors_are_those_of_sixty_digits(engine, name):

@@ -74,6 +74,19 @@ def test_what_is_lost_and_late_is_drawn_by_the_seed_alone():
     assert all_lost[0] == all_lost[1]
 
 
+@pytest.mark.parametrize("coding", ["constant", "poisson"])
+def test_hidden_spikes_are_lost_and_those_of_an_image_that_has_some(coding, monkeypatch):
+    rule, net, seen = SpikingPredictiveCoding("cross_entropy", input=coding), network(), set()
+    with torch.no_grad():
+        net.layers[1].linear.bias[3] = 1.0
+    carry = _Axons.carry
+    monkeypatch.setattr(_Axons, "carry", lambda axons, s: (
+        seen.add((s.shape[1], axons.line.lost)), carry(axons, s))[1])  # fmt: skip
+    found = right_by_spikes(rule, net, DIGITS, Line(lost=1.0))
+    assert found == float((DIGITS.labels == 3).double().mean())  # the output's bias alone speaks
+    assert seen == {(24, 1.0)} | ({(64, 1.0)} if coding == "poisson" else set())
+
+
 def test_harm_is_drawn_by_its_seed():
     net = network()
     read = lambda held: pcsnn.evaluate(net, held, loss=None)["accuracy"]  # noqa: E731

@@ -11,10 +11,12 @@ the errors that then come down from the output may be smaller than the rounding 
 deep sigmoid network ``x − u`` would be noise, or zero. So we keep ``d = x − x₀``, how far a
 value has moved from the forward pass, and its prediction's change ``c = u − u₀``; ``ε = d − c`` is
 the same error. An error that has just arrived is ``d`` alone and keeps all its digits, however
-small it is. Later ones keep those that ``c`` has: it is made of ``σ(x₀ + d) − σ(x₀)``, which is
-rounded as ``σ(x₀)`` is, so that where errors are smaller than the rounding of values, deep below
-sigmoids, most are lost. Errors as variables, and predictions that are fixed, do without it. What
-has not moved at all is ``None``: exactly zero, and nothing is computed for it.
+small it is. Later ones keep those that ``c`` has: it is made of ``σ(x₀ + d) − σ(x₀)``, which an
+activation of ours works out from ``d`` (:attr:`pcsnn.activations.Activation.rise`). In stages of
+any kind, and where weights change meanwhile, two predictions are subtracted, and errors that are
+smaller than their rounding, deep below sigmoids, are mostly lost there; errors as variables, and
+predictions that are fixed, do without it. What has not moved at all is ``None``: exactly zero, and
+nothing is computed for it.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class EquilibriumPropagation(LocalRule):
     begins again at the forward pass, at the ``t`` at which the first has ended. Energies count the
     loss β times, and −β times.
 
-    Errors smaller than the rounding of activities are lost, as in
-    :class:`~pcsnn.InferenceLearning` by values; the larger β, the fewer are.
+    Errors smaller than the rounding of activities are lost where they are in
+    :class:`~pcsnn.InferenceLearning` by values: in modules; the larger β, the fewer are.
 
     Args:
         loss: what nudges.

@@ -42,8 +42,8 @@ class IncrementalInferenceLearning(LocalRule):
     A position without a label (-1) has values as well, which stay where they are while their
     predictions move with the weights, so that there, unlike with the other rules, it does learn.
 
-    Errors smaller than the rounding of activities are lost, as in
-    :class:`~pcsnn.InferenceLearning` by values: take float64 for deep networks of sigmoids.
+    Errors smaller than the rounding of activities are lost, for weights change with the values:
+    take float64 for deep networks of sigmoids.
 
     Args:
         loss: the energy of the clamped output.

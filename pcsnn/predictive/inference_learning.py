@@ -31,11 +31,11 @@ from pcsnn.rules import DivergenceError, Report
 class InferenceLearning(LocalRule):
     """Inference for a number of steps, then one change of all weights.
 
-    **Digits.** By values, an error that is smaller than the rounding of an activity is lost in
-    it, as are those that come deep down in small steps: below 12 hidden layers, of sigmoids or of
-    tanh, the gradients of the first are wrong by a tenth in float32, while those of the last have
-    all their digits; in bfloat16 and float16 they are wrong altogether. Take float64,
-    ``variables="errors"``, or predictions that are fixed, which lose none.
+    **Digits.** By values, errors come deep down in small steps, and may there be smaller than the
+    rounding of an activity. A :class:`pcsnn.Network` keeps their digits. In modules, and with
+    activations of one's own, they are lost: below 12 hidden layers of sigmoids or of tanh the
+    gradients of the first are wrong by a tenth in float32, while those of the last have all their
+    digits. Take float64 there, ``variables="errors"``, or predictions that are fixed.
 
     Args:
         loss: the energy of the clamped output.
