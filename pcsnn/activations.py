@@ -8,7 +8,6 @@ that is not known here is given: then its derivative is autograd's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pcsnn import validate
-
-aten = torch.ops.aten  # PyTorch's own fused products δ ⊙ σ'(z)
+from pcsnn.elementwise import FORMS, difference
 
 
 class Activation(nn.Module):
@@ -34,14 +32,14 @@ class Activation(nn.Module):
         rise: ``σ(z + d) − σ(z)`` from ``(z, d, σ(z + d), σ(z))``, to the last digit however small
             ``d`` is; without it the two are subtracted, and where they agree in all digits
             nothing is left.
-        check: compare the derivative with difference quotients at a few places. ``False`` for
-            one that is another on purpose, such as a surrogate.
+        check: compare the others with the function at a few places, the derivative with difference
+            quotients. ``False`` for one that is another on purpose, such as a surrogate.
 
     All of them are set once: a function that was changed would keep the derivative it had.
 
     Raises:
-        ValueError: for a name that is taken, a function that is not elementwise, a derivative
-            that is not the function's.
+        ValueError: for a name that is taken, a function that is not elementwise, a derivative, a
+            product or a rise that is not the function's.
         AttributeError: where one of them is changed.
     """
 
@@ -60,12 +58,12 @@ class Activation(nn.Module):
         self.function = function
         self.derivative = derivative
         self.product = product
-        self.rise = rise or _difference
+        self.rise = rise or difference
         if name in ACTIVATIONS:
             if known_as(self) is None:
                 raise ValueError(f"name must be one that pcsnn has not taken, not {name!r}")
         elif check and type(self) is Activation:
-            _examine(name, function, derivative)
+            _examine(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("name", "function", "derivative", "product", "rise") and name in self.__dict__:
@@ -111,7 +109,7 @@ class Softmax(Activation):
     """
 
     def __init__(self) -> None:
-        super().__init__("softmax", _softmax, _no_derivative)
+        super().__init__("softmax", *FORMS["softmax"])
 
     def backward(self, z: Tensor, delta: Tensor, a: Tensor | None = None) -> Tensor:
         """``Jᵀδ``, without forming the K×K matrix."""
@@ -162,7 +160,7 @@ def known_as(given: nn.Module) -> str | None:
         return None
     assert isinstance(given, Activation)
     form = given.function, given.derivative, given.product, given.rise
-    same = _FORMS.get(given.name) == form
+    same = FORMS.get(given.name) == form
     return given.name if same and (given.name == "softmax") == isinstance(given, Softmax) else None
 
 
@@ -193,10 +191,9 @@ _PLACES = (-3.1, -1.7, -0.83, -0.31, 0.27, 0.71, 1.9, 3.3)
 
 
 @torch.no_grad()
-def _examine(
-    name: str, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
-) -> None:
-    """Refuse a function that is not elementwise, and a derivative that is not its own."""
+def _examine(sigma: Activation) -> None:
+    """Refuse a function that is not elementwise, and what is not its own: slope, product, rise."""
+    name, function, derivative = sigma.name, sigma.function, sigma.derivative
     z, h = torch.tensor(_PLACES, dtype=torch.float64).view(2, 4), 1e-5
     here, slope = function(z), derivative(z)
     if here.shape != z.shape or slope.shape != z.shape:
@@ -214,160 +211,18 @@ def _examine(
             f"derivative of {name!r} is {slope[wrong][0]:.4g} at {at:.4g}, but the function rises "
             f"by {((right + left) / 2)[wrong][0]:.4g}; check=False if that is meant"
         )
+    d = z.flip(0) / 10
+    there = function(z + d)
+    for what, found, own in (
+        ("product", sigma.backward(z, d, here), d * slope),
+        ("rise", sigma.rise(z, d, there, here), there - here),
+    ):
+        if not torch.allclose(found, own, rtol=1e-6, atol=1e-9, equal_nan=True):
+            raise ValueError(f"{what} of {name!r} must be what its function and derivative have")
 
-
-def _softmax(z: Tensor) -> Tensor:
-    return torch.softmax(z, dim=-1)
-
-
-def _no_derivative(z: Tensor) -> Tensor:
-    raise ValueError("softmax is not elementwise: its derivative is a matrix, see softmax_jacobian")
-
-
-def _sigmoid_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 - s)
-
-
-def _softplus(z: Tensor) -> Tensor:
-    return torch.logaddexp(z, torch.zeros_like(z))  # F.softplus is cut off at z = 20
-
-
-def _leaky_relu_derivative(z: Tensor) -> Tensor:
-    # Not torch.where(z > 0, 1.0, slope), which rounds the slope to float32.
-    return torch.where(z > 0, torch.ones_like(z), torch.full_like(z, _SLOPE))
-
-
-def _hardtanh_derivative(z: Tensor) -> Tensor:
-    return ((z > -1) & (z < 1)).to(z.dtype)  # at its kinks 0 is taken, as autograd does
-
-
-def _silu_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
-    return s * (1 + z * (1 - s))
-
-
-def _Phi(z: Tensor) -> Tensor:
-    return 0.5 * torch.erfc(-z / math.sqrt(2))
-
-
-def _phi(z: Tensor) -> Tensor:
-    return torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-
-
-def _gelu_derivative(z: Tensor) -> Tensor:
-    return _Phi(z) + z * _phi(z)
-
-
-def _elu_derivative(z: Tensor) -> Tensor:
-    return torch.where(z > 0, torch.ones_like(z), torch.exp(torch.clamp(z, max=0)))
-
-
-_SLOPE = 0.01  # of the leaky ReLU below zero
-
-
-def _identity(z: Tensor) -> Tensor:
-    return z
-
-
-def _unchanged(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    return delta
-
-
-def _relu_derivative(z: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)  # at zero there is none; 0 is taken, as autograd does
-
-
-def _relu_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    return aten.threshold_backward(delta, a, 0)
-
-
-def _leaky_relu(z: Tensor) -> Tensor:
-    return F.leaky_relu(z, _SLOPE)
-
-
-def _sigmoid_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    return aten.sigmoid_backward(delta, a)
-
-
-def _tanh_derivative(z: Tensor) -> Tensor:
-    return 1 - torch.tanh(z) ** 2
-
-
-def _tanh_product(delta: Tensor, z: Tensor, a: Tensor) -> Tensor:
-    return aten.tanh_backward(delta, a)
-
-
-def _difference(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    return a - a0
-
-
-def _all_of_it(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    return d
-
-
-def _relu_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    return torch.where(z > 0, torch.maximum(d, -z), a)
-
-
-def _leaky_relu_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    above = torch.where(z > 0, torch.maximum(d, -z), (z + d).clamp(min=0))
-    return above + _SLOPE * (d - above)
-
-
-def _hardtanh_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    return torch.where(z.abs() <= 1, torch.minimum(torch.maximum(d, -1 - z), 1 - z), a - a0)
-
-
-def _softplus_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    near = torch.log1p(torch.sigmoid(z) * torch.expm1(d))
-    return torch.where(d.abs() < 1, near, a - a0)
-
-
-def _silu_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    s, s0 = torch.sigmoid(z + d), torch.sigmoid(z)
-    return d * s + z * _sigmoid_rise(z, d, s, s0)
-
-
-def _gelu_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    # Φ rises over a short way as at its middle, up to the fourth power of the way
-    m, short = z + d / 2, torch.finfo(z.dtype).eps ** 0.2
-    small = d * _phi(m) * (1 + d**2 * (m**2 - 1) / 24)
-    return d * _Phi(z + d) + z * torch.where(d.abs() < short, small, _Phi(z + d) - _Phi(z))
-
-
-def _elu_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    near = torch.where(z > 0, d, torch.exp(z.clamp(max=0)) * torch.expm1(d))
-    return torch.where((d.abs() < 1) & ((z > 0) == (z + d > 0)), near, a - a0)
-
-
-def _sigmoid_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    # from tanh's, with σ(z) = (1 + tanh(z/2))/2
-    return torch.addcmul(a + a0, a, a0, value=-2).mul_(torch.tanh(0.5 * d))
-
-
-def _tanh_rise(z: Tensor, d: Tensor, a: Tensor, a0: Tensor) -> Tensor:
-    # the addition theorem: tanh d = (a − a₀)/(1 − a a₀)
-    return torch.addcmul(a.new_ones(()), a, a0, value=-1).mul_(torch.tanh(d))
-
-
-# Functions of this module and of PyTorch throughout, so that networks can be pickled.
-_FORMS: dict[str, tuple[Any, Any, Any, Any]] = {
-    "identity": (_identity, torch.ones_like, _unchanged, _all_of_it),
-    "relu": (torch.relu, _relu_derivative, _relu_product, _relu_rise),
-    "leaky-relu": (_leaky_relu, _leaky_relu_derivative, None, _leaky_relu_rise),
-    "sigmoid": (torch.sigmoid, _sigmoid_derivative, _sigmoid_product, _sigmoid_rise),
-    "tanh": (torch.tanh, _tanh_derivative, _tanh_product, _tanh_rise),
-    "hardtanh": (F.hardtanh, _hardtanh_derivative, None, _hardtanh_rise),
-    "softplus": (_softplus, torch.sigmoid, None, _softplus_rise),
-    "silu": (F.silu, _silu_derivative, None, _silu_rise),
-    "gelu": (F.gelu, _gelu_derivative, None, _gelu_rise),
-    "elu": (F.elu, _elu_derivative, None, _elu_rise),
-    "softmax": (_softmax, _no_derivative, None, _difference),
-}
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {
-    **{name: partial(Activation, name, *form) for name, form in _FORMS.items()},
+    **{name: partial(Activation, name, *form) for name, form in FORMS.items()},
     "softmax": Softmax,
 }
 

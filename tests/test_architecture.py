@@ -19,7 +19,7 @@ FLOORS = [
     {"validate", "buffers", "randomness", "jit", "deprecated", "interrupt", "plotting", "tables",
      "costs", "verification", "proofs"},
     {"data"},
-    {"likelihood", "activations", "initialisation", "batchnorm"},
+    {"likelihood", "elementwise", "activations", "initialisation", "batchnorm"},
     {"networks", "plain", "chains", "ensembles", "energies", "nodes"},
     {"rules", "admission", "running", "backprop", "perturbation"},
     {"predictive", "spiking"},

@@ -57,8 +57,22 @@ def test_a_function_of_ones_own_rises_by_a_difference():
     assert torch.equal(sine.rise(z, d, sine(z + d), sine(z)), sine(z + d) - sine(z))
     with pytest.raises(AttributeError, match="rise of an activation is set once"):
         sine.rise = torch.add
-    other = Activation("sine", torch.sin, torch.cos, None, lambda z, d, a, a0: d)
+    exact = lambda z, d, a, a0: 2 * torch.cos(z + d / 2) * torch.sin(d / 2)  # noqa: E731
+    other = Activation("sine", torch.sin, torch.cos, None, exact)
     assert not sine.same_as(other)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"rise": lambda z, d, a, a0: d}, "rise"),
+        ({"product": lambda delta, z, a: delta * a}, "product"),
+    ],
+)
+def test_what_is_not_the_functions_own_is_refused(wrong, what):
+    with pytest.raises(ValueError, match=f"{what} of 'sine' must be what its function"):
+        Activation("sine", torch.sin, torch.cos, **wrong)
+    assert Activation("sine", torch.sin, torch.cos, **wrong, check=False)
 
 
 def test_the_kernel_leaves_another_rise_to_pytorch():

@@ -24,6 +24,7 @@ from pcsnn.experiments.harm import HARM, harmed
 from pcsnn.experiments.machinery.base import Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.spiking_climb import Climb, Length, climb
+from pcsnn.experiments.spiking_reading import events_of
 from pcsnn.experiments.spiking_rungs import (
     BESIDE,
     BETWEEN,
@@ -32,7 +33,6 @@ from pcsnn.experiments.spiking_rungs import (
     PHASES,
     RUNGS,
     Rung,
-    events_of,
     kind_of,
     make_rule,
 )

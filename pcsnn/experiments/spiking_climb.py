@@ -15,8 +15,8 @@ from pcsnn.backprop import Backprop
 from pcsnn.experiments.machinery.base import Configuration, Context, Setting
 from pcsnn.experiments.machinery.common import train_run
 from pcsnn.experiments.observed import Observed
-from pcsnn.experiments.spiking_reading import right_by_spikes
-from pcsnn.experiments.spiking_rungs import LOSS, NAMED, events_of, make_rule, spikes_of
+from pcsnn.experiments.spiking_reading import events_of, right_by_spikes, spikes_of
+from pcsnn.experiments.spiking_rungs import LOSS, NAMED, make_rule
 from pcsnn.networks import Network, mlp
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.zil import ZIL

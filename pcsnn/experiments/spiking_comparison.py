@@ -25,8 +25,8 @@ from pcsnn.experiments.machinery.base import Context, Experiment, Outcome, Setti
 from pcsnn.experiments.machinery.common import checksums, datasets
 from pcsnn.experiments.spiking_climb import Climb, Recipe, climb
 from pcsnn.experiments.spiking_ladder import SMOKE
-from pcsnn.experiments.spiking_reading import LINES, right_by_spikes
-from pcsnn.experiments.spiking_rungs import LOSS, Rule, spikes_of
+from pcsnn.experiments.spiking_reading import LINES, right_by_spikes, spikes_of
+from pcsnn.experiments.spiking_rungs import LOSS, Rule
 from pcsnn.networks import Network
 from pcsnn.rules import Inputs, Report
 from pcsnn.spiking import SpikingPredictiveCoding

@@ -1,4 +1,4 @@
-"""Images read from spikes, of which some are lost and others late (chapter 4)."""
+"""What a network of the ladder sends, and what is read of it: from spikes that may fail, too."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from pcsnn import data
-from pcsnn.experiments.spiking_rungs import parts_of
 from pcsnn.networks import Network
-from pcsnn.spiking import SpikingPredictiveCoding
+from pcsnn.predictive.zil import ZIL
+from pcsnn.spiking import Graded, SpikingPredictiveCoding
 from pcsnn.spiking.circuit import Circuit, _Population
 from pcsnn.spiking.coding import CODINGS
 from pcsnn.spiking.doors import admit_batch, neurons_of
+from pcsnn.spiking.errors import as_messages
 from pcsnn.spiking.simulation import whole_steps
+
+AT_A_TIME = 500  # samples, where nothing is learnt
 
 
 @dataclass(frozen=True)
@@ -105,3 +108,64 @@ def right_by_spikes(
             said += now.predictions[-1]
         right += int((said.argmax(1) == y).sum())
     return right / len(held)
+
+
+def parts_of(held: data.Dataset) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and labels, some samples at a time."""
+    parts = held.inputs.split(AT_A_TIME), held.labels.split(AT_A_TIME)
+    return list(zip(*parts, strict=True))
+
+
+@torch.no_grad()
+def spikes_of(
+    rule: SpikingPredictiveCoding, network: Network, probe: data.Dataset
+) -> dict[str, float]:
+    """Value and error spikes a sample and the share of neurons that never fire, where there are."""
+    values, errors, silent, fired = 0.0, 0.0, 0, list[Tensor]()
+    for x, y in parts_of(probe):
+        sent = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        for now in rule.watch(network, x, y):
+            values += float(sum(s.sum() for s in now.spikes))
+            sent += sum(told.spikes.sum(1) for told in now.told if told is not None)
+            each = torch.cat([s.sum(0) for s in now.spikes])
+            fired = [each if not fired else fired[0] + each]
+        errors, silent = errors + float(sent.sum()), silent + int((sent == 0).sum())
+    found = dict[str, float]()
+    if rule.values == "spikes":
+        found["value_spikes"] = values / len(probe)
+        found["silent_neurons"] = float((fired[0] == 0).double().mean())
+    if not isinstance(as_messages(rule.messages), Graded):
+        found["error_spikes"] = errors / len(probe)
+        found["silent_samples"] = silent / len(probe)
+    if rule.input != "constant":
+        t_ref = neurons_of(network)[0].t_ref  # a pixel of 1 fires so often
+        time = rule.free + rule.taught
+        found["input_spikes"] = float(probe.inputs.sum()) / len(probe) * time / t_ref
+    return found
+
+
+@torch.no_grad()
+def events_of(rule: ZIL, network: Network, x: Tensor, y: Tensor) -> list[Tensor]:
+    """How many events each error node sends in event-coded Z-IL, layer by layer: ``(B, n)``.
+
+    Args:
+        rule: with messages that tell an error at once.
+        network: whose forward pass starts the episode.
+        x: inputs ``(B, n_in)``.
+        y: labels ``(B,)``.
+    """
+    assert rule.messages is not None
+    u, a = list[Tensor](), x
+    for part in network.parts():
+        u.append(torch.nn.functional.linear(a, part.weight, part.bias))
+        a = part.activation.function(u[-1])
+    weights: list[Tensor] = [part.weight for part in network.parts()[1:]]
+    B = weights if rule.feedback is None else rule.feedback.matrices(network)
+    target = torch.nn.functional.one_hot(y, network.outputs).to(x.dtype)
+    told = rule.messages.at_once(target - torch.softmax(u[-1], dim=1))
+    events = [told.spikes]
+    for k in range(len(B) - 1, -1, -1):
+        slope = network.parts()[k].activation.derivative(u[k])
+        told = rule.messages.at_once(slope * (told.meaning @ B[k]))
+        events.insert(0, told.spikes)
+    return events

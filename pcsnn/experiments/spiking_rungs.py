@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-import torch
-from torch import Tensor
-
-from pcsnn import data
 from pcsnn.backprop import Backprop
 from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
-from pcsnn.networks import Network
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.spiking import Graded, Pairs, SigmaDelta, SpikingPredictiveCoding
-from pcsnn.spiking.doors import neurons_of
-from pcsnn.spiking.errors import Messages, as_messages
+from pcsnn.spiking.errors import Messages
 
 LOSS = "cross_entropy"
-AT_A_TIME = 500  # samples, where nothing is learnt
 
 
 @dataclass(frozen=True)
@@ -249,64 +242,3 @@ def messages_of(rung: Rung, gain: float, events: SigmaDelta, seed: int) -> Messa
         "kept": Pairs.keeping(gain),
     }
     return told[rung.messages]
-
-
-def parts_of(held: data.Dataset) -> list[tuple[Tensor, Tensor]]:
-    """Inputs and labels, some samples at a time."""
-    parts = held.inputs.split(AT_A_TIME), held.labels.split(AT_A_TIME)
-    return list(zip(*parts, strict=True))
-
-
-@torch.no_grad()
-def spikes_of(
-    rule: SpikingPredictiveCoding, network: Network, probe: data.Dataset
-) -> dict[str, float]:
-    """Value and error spikes a sample and the share of neurons that never fire, where there are."""
-    values, errors, silent, fired = 0.0, 0.0, 0, list[Tensor]()
-    for x, y in parts_of(probe):
-        sent = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        for now in rule.watch(network, x, y):
-            values += float(sum(s.sum() for s in now.spikes))
-            sent += sum(told.spikes.sum(1) for told in now.told if told is not None)
-            each = torch.cat([s.sum(0) for s in now.spikes])
-            fired = [each if not fired else fired[0] + each]
-        errors, silent = errors + float(sent.sum()), silent + int((sent == 0).sum())
-    found = dict[str, float]()
-    if rule.values == "spikes":
-        found["value_spikes"] = values / len(probe)
-        found["silent_neurons"] = float((fired[0] == 0).double().mean())
-    if not isinstance(as_messages(rule.messages), Graded):
-        found["error_spikes"] = errors / len(probe)
-        found["silent_samples"] = silent / len(probe)
-    if rule.input != "constant":
-        t_ref = neurons_of(network)[0].t_ref  # a pixel of 1 fires so often
-        time = rule.free + rule.taught
-        found["input_spikes"] = float(probe.inputs.sum()) / len(probe) * time / t_ref
-    return found
-
-
-@torch.no_grad()
-def events_of(rule: ZIL, network: Network, x: Tensor, y: Tensor) -> list[Tensor]:
-    """How many events each error node sends in event-coded Z-IL, layer by layer: ``(B, n)``.
-
-    Args:
-        rule: with messages that tell an error at once.
-        network: whose forward pass starts the episode.
-        x: inputs ``(B, n_in)``.
-        y: labels ``(B,)``.
-    """
-    assert rule.messages is not None
-    u, a = list[Tensor](), x
-    for part in network.parts():
-        u.append(torch.nn.functional.linear(a, part.weight, part.bias))
-        a = part.activation.function(u[-1])
-    weights: list[Tensor] = [part.weight for part in network.parts()[1:]]
-    B = weights if rule.feedback is None else rule.feedback.matrices(network)
-    target = torch.nn.functional.one_hot(y, network.outputs).to(x.dtype)
-    told = rule.messages.at_once(target - torch.softmax(u[-1], dim=1))
-    events = [told.spikes]
-    for k in range(len(B) - 1, -1, -1):
-        slope = network.parts()[k].activation.derivative(u[k])
-        told = rule.messages.at_once(slope * (told.meaning @ B[k]))
-        events.insert(0, told.spikes)
-    return events

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,6 +20,11 @@ _START = TIMES.index(16)
 _SIZE = (2.0, 4.0)
 _MOST = 1000  # steps by errors to the rest
 _STILL = 1e-8
+_HOW = (
+    ": a row for each hidden layer, the output's neighbour above, a column for each unit; blue "
+    "errors are positive, red ones negative, full where they are as large as the layer's largest "
+    "at rest"
+)
 
 
 class Chain(NamedTuple):
@@ -60,43 +65,53 @@ def settling(chains: Mapping[str, Mapping[str, Chain]], x: Tensor, y: Tensor) ->
     if len(sets) != 1:
         raise ValueError(f"chains must have the same panels each time, not {sorted(sets)}")
     (panels,) = sets
-    found = {name: [_hidden(chain, x, y) for chain in row.values()] for name, row in chains.items()}
-    shapes = {tuple(errors.shape[1:]) for row in found.values() for errors in row}
+    walks = {name: [_walk(chain, x, y) for chain in row.values()] for name, row in chains.items()}
+    shapes = {tuple(walk.shape[1:]) for row in walks.values() for walk in row}
     if len(shapes) != 1:
         raise ValueError(f"chains must be of one depth and width, not {sorted(shapes)}")
+    frames = [
+        frame
+        for name, row in chains.items()
+        for frame in _frames(
+            name, panels, walks[name], [_resting(chain, x, y) for chain in row.values()]
+        )
+    ]
     ((_, width),) = shapes
-    frames = []
-    for name, row in chains.items():
-        rests = [_resting(chain, x, y) for chain in row.values()]
-        for k in range(len(TIMES)):
-            seen = [errors[k] for errors in found[name]]
-            cells = [
-                levels(sign * e / rest.abs().amax(1, keepdim=True).clamp(min=1e-30))
-                for e, rest in zip(seen, rests, strict=True)
-                for sign in (1, -1)
-            ]
-            frames.append((_told(name, TIMES[k], dict(zip(panels, seen, strict=True)), rests),
-                           *cells))  # fmt: skip
+    return _drawn(frames, list(chains), panels, width)
+
+
+def _frames(
+    name: str, panels: Sequence[str], walks: Sequence[Tensor], rests: Sequence[Tensor]
+) -> Iterator[tuple[str, ...]]:
+    """For each of the times what is said, and the cells of each panel, of either sign."""
+    scales = [rest.abs().amax(1, keepdim=True).clamp(min=1e-30) for rest in rests]
+    for k, t in enumerate(TIMES):
+        seen = [walk[k] for walk in walks]
+        cells = [
+            levels(sign * e / s) for e, s in zip(seen, scales, strict=True) for sign in (1, -1)
+        ]
+        yield _told(name, t, dict(zip(panels, seen, strict=True)), rests), *cells
+
+
+def _drawn(
+    frames: Sequence[tuple[str, ...]], names: Sequence[str], panels: Sequence[str], width: int
+) -> Explorer:
+    """All panels at the time at which the reader starts."""
     layers = tuple(
         Layer(f"{name}{panel}", panel, width, colour)
         for panel in range(len(panels))
         for name, colour in (("more", plotting.BLUE), ("less", plotting.RED))
     )
-    how = (
-        ": a row for each hidden layer, the output's neighbour above, a column for each unit; blue "
-        "errors are positive, red ones negative, full where they are as large as the layer's "
-        "largest at rest"
-    )
-    about = [_begins(title) + (how if k == 0 else "") for k, title in enumerate(panels)]
+    about = [_begins(title) + (_HOW if k == 0 else "") for k, title in enumerate(panels)]
     drawn = list(zip(layers, frames[_START][1:], strict=True))
     draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(len(panels))]
     figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
     sliders = [
-        Slider("chain", "network", 0, len(chains) - 1, 1, 0),
+        Slider("chain", "network", 0, len(names) - 1, 1, 0),
         Slider("t", "inference steps", 0, len(TIMES) - 1, 1, _START),
     ]
-    names = {"chain": list(chains), "t": [str(t) for t in TIMES]}
-    script = script_data(sliders, layers, frames, names=names)
+    called = {"chain": names, "t": [str(t) for t in TIMES]}
+    script = script_data(sliders, layers, frames, names=called)
     return Explorer("cells", sliders, figures, frames[_START][0], shown, data=script)
 
 
@@ -105,7 +120,7 @@ def _begins(title: str) -> str:
     return title[0].upper() + title[1:] if title[0].isascii() else title
 
 
-def _hidden(chain: Chain, x: Tensor, y: Tensor) -> Tensor:
+def _walk(chain: Chain, x: Tensor, y: Tensor) -> Tensor:
     """The hidden errors at each of the times, ``(times, layers, units)``, the last layer first."""
     walk = infer(
         chain.network, x, y, steps=TIMES[-1], step_size=chain.step_size, variables=chain.variables
