@@ -628,7 +628,8 @@ def test_settling_begins_its_captions_with_a_capital_but_for_symbols():
     one = Chain(mlp([4] * 4, "tanh", dtype=torch.float64), "values", 0.1, 0.1)
     x = torch.zeros(1, 4, dtype=torch.float64)
     html = explorers.settling({"a": {"by values": one, "μPC": one}}, x, x).to_html()
-    assert "By values: a row for each" in html
+    assert "By values: a row for each" in html  # to those who do not see it
+    assert '<p class="key">By values.</p>' in html
     assert "μPC." in html
 
 

@@ -105,7 +105,8 @@ def _drawn(
     about = [_begins(title) + (_HOW if k == 0 else "") for k, title in enumerate(panels)]
     drawn = list(zip(layers, frames[_START][1:], strict=True))
     draws = [partial(_draw, drawn=drawn[2 * k : 2 * k + 2]) for k in range(len(panels))]
-    figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, [f"{a}." for a in about])
+    keys = [f"{_begins(title)}." for title in panels]  # short, for narrow columns
+    figures, shown = draw_panels(draws, about, frames[_START][0], _SIZE, keys)
     sliders = [
         Slider("chain", "network", 0, len(names) - 1, 1, 0),
         Slider("t", "inference steps", 0, len(TIMES) - 1, 1, _START),
@@ -161,4 +162,3 @@ def _draw(axes: Axes, drawn: Sequence[tuple[Layer, str]]) -> None:
     for layer, cells in drawn:
         layer.draw(axes, cells)
         layer.frame(axes, cells)
-    axes.set_ylabel("hidden layer, the last above", fontsize=9)
