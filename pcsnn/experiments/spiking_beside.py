@@ -10,7 +10,7 @@ was held out; the rungs keep theirs.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
@@ -77,8 +77,25 @@ def runs_of(configuration: SomeConfiguration) -> list[Setting]:
     return found
 
 
-def execute(configuration: BesideConfiguration, setting: Setting, context: Context) -> Outcome:
-    """Choose a learning rate where there is none, train with it, and judge once."""
+def nothing_else(climber: Climb, test: data.Dataset, seed: int) -> dict[str, JsonValue]:
+    """What is read of a network that has learnt is its accuracy, and no more."""
+    return {}
+
+
+def execute(
+    configuration: BesideConfiguration,
+    setting: Setting,
+    context: Context,
+    also: Callable[[Climb, data.Dataset, int], dict[str, JsonValue]] = nothing_else,
+) -> Outcome:
+    """Choose a learning rate where there is none, train with it, and judge once.
+
+    Args:
+        configuration: the experiment's.
+        setting: the rung, and the seed where its rate is known.
+        context: device and checkpoint.
+        also: what else is read of the test set from a network that has learnt; given the seed.
+    """
     start, c, rung = time.perf_counter(), configuration, str(setting.values["rung"])
     training, test = datasets(c.dataset, context.device)
     learning, held_out = split(training, c.samples, c.held_out)
@@ -111,7 +128,10 @@ def execute(configuration: BesideConfiguration, setting: Setting, context: Conte
         "rate": rate,
         "test_accuracy": [accuracy for accuracy, _ in ends],
     }
-    seen = [climber.compare(climber.network) for _, climber in ends]
+    seen = [
+        {**climber.compare(climber.network), **also(climber, test, seed)}
+        for (_, climber), seed in zip(ends, seeds, strict=True)
+    ]
     values |= {key: [one[key] for one in seen] for key in seen[0]}
     return Outcome(
         values=values, datasets=checksums(training, test), seconds=time.perf_counter() - start

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from pcsnn.backprop import Backprop
+from pcsnn.experiments.fading import Fading
 from pcsnn.experiments.spiking_messages import Drawn, Late, Rates
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.inference_learning import InferenceLearning
@@ -40,6 +41,8 @@ class Rung:
         gate: whether synapses are plastic at the end only, although nothing is reset.
         rest: whether each sample begins at rest, although synapses are always plastic.
         longer: by how much a presentation is longer than the others'.
+        before: of back-propagation, what its images come out of, as in
+            :mod:`~pcsnn.experiments.fading`: ``"image"`` or ``"black"``.
     """
 
     rule: str = "circuit"
@@ -58,15 +61,18 @@ class Rung:
     gate: bool = False
     rest: bool = False
     longer: float = 1.0
+    before: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what only the circuit has, where the rule is another."""
-        only = {"z-il": ("messages", "feedback")}.get(self.rule, ())
+        only = {"z-il": ("messages", "feedback"), "backprop": ("before",)}.get(self.rule, ())
         own = ("rule", "hidden_learns", "layers", "online", "finer", *only)
         plain = {f.name: f.default for f in fields(self)}
         odd = [n for n in plain if n not in own and getattr(self, n) != plain[n]]
         if self.rule != "circuit" and odd:
             raise ValueError(f"a rung by {self.rule!r} has no {odd[0]}: that is the circuit's")
+        if self.rule == "circuit" and self.before:
+            raise ValueError("a rung by 'circuit' has no before: its own filters mix its images")
         if self.rule == "z-il" and self.messages not in ("graded", "sigma-delta"):
             raise ValueError(f"messages of Z-IL are at once, and {self.messages!r} take time")
 
@@ -155,8 +161,26 @@ PHASES: Mapping[str, Rung] = {
     "in-step": replace(_NO_PHASES, teacher="in-step"),
 }
 
+_IN_STEP = PHASES["in-step"]
+
+#: Why the network without phases bears noise: it with one thing changed, and back-propagation of
+#: images that come out of what was before.
+NOISE: Mapping[str, Rung] = {
+    "always-plastic": _STRICT,
+    "in-step": _IN_STEP,
+    "in-step-rest": replace(_IN_STEP, rest=True),
+    "in-step-gated": replace(_IN_STEP, gate=True),
+    "in-step-constant": replace(_IN_STEP, input="constant"),
+    "in-step-graded": replace(_IN_STEP, messages="graded"),
+    "backprop": RUNGS["backprop"],
+    "backprop-fading": Rung("backprop", before="image"),
+    "backprop-from-black": Rung("backprop", before="black"),
+}
+
 #: Every one of them by its name.
-NAMED: Mapping[str, Rung] = {**RUNGS, **BESIDE, **GIVEN_BACK, **TOLD, **BETWEEN, **PHASES}
+NAMED: Mapping[str, Rung] = {
+    **RUNGS, **BESIDE, **GIVEN_BACK, **TOLD, **BETWEEN, **PHASES, **NOISE,
+}  # fmt: skip
 
 #: Those that are compared on fewer samples too.
 COMPARED = (
@@ -170,7 +194,7 @@ def kind_of(name: str) -> str:
     return "online" if rung.online else "circuit" if rung.rule == "circuit" else "rules"
 
 
-Rule = Backprop | InferenceLearning | ZIL | FaZIL | SpikingPredictiveCoding
+Rule = Backprop | Fading | InferenceLearning | ZIL | FaZIL | SpikingPredictiveCoding
 
 
 def make_rule(
@@ -203,7 +227,8 @@ def make_rule(
         has = "none is" if feedback is None else "matrices are"
         raise ValueError(f"the feedback of the rung is {rung.feedback!r}, and {has} given")
     if rung.rule == "backprop":
-        return Backprop(LOSS)
+        rule = Backprop(LOSS)
+        return fading(rule, free + taught, rung.before) if rung.before else rule
     if rung.rule == "fa-z-il":
         return FaZIL(LOSS)
     if rung.rule == "il":
@@ -228,6 +253,13 @@ def make_rule(
         reset=not rung.always or rung.rest,
         seed=seed,
     )
+
+
+def fading(rule: Backprop, seconds: float, before: str) -> Fading:
+    """Images pass the two synapses that they pass in the circuit."""
+    circuit = SpikingPredictiveCoding(LOSS)
+    filters = circuit.synapse.tau, circuit.output_synapse.tau
+    return Fading(rule, seconds, filters, black=before == "black")
 
 
 def messages_of(rung: Rung, gain: float, events: SigmaDelta, seed: int) -> Messages:
