@@ -77,6 +77,13 @@ def runs_of(configuration: SomeConfiguration) -> list[Setting]:
     return found
 
 
+def of_its_rung(
+    configuration: BesideConfiguration, setting: Setting, learning: data.Dataset, seed: int
+) -> Climb:
+    """A network, and the rule that its rung says."""
+    return Climb(configuration, str(setting.values["rung"]), learning, seed)
+
+
 def nothing_else(climber: Climb, test: data.Dataset, seed: int) -> dict[str, JsonValue]:
     """What is read of a network that has learnt is its accuracy, and no more."""
     return {}
@@ -86,6 +93,7 @@ def execute(
     configuration: BesideConfiguration,
     setting: Setting,
     context: Context,
+    make: Callable[..., Climb] = of_its_rung,
     also: Callable[[Climb, data.Dataset, int], dict[str, JsonValue]] = nothing_else,
 ) -> Outcome:
     """Choose a learning rate where there is none, train with it, and judge once.
@@ -94,6 +102,7 @@ def execute(
         configuration: the experiment's.
         setting: the rung, and the seed where its rate is known.
         context: device and checkpoint.
+        make: the network and its rule, from the configuration, the setting, samples, and a seed.
         also: what else is read of the test set from a network that has learnt; given the seed.
     """
     start, c, rung = time.perf_counter(), configuration, str(setting.values["rung"])
@@ -102,7 +111,7 @@ def execute(
 
     def reads(rate: float, seed: int, judge: data.Dataset) -> tuple[float, Climb]:
         """What one network reads in the end, nothing where it has diverged; and the network."""
-        climber = Climb(c, rung, learning, seed)
+        climber = make(c, setting, learning, seed)
         # Several networks learn in a run, each from a checkpoint of its own.
         mine = context.checkpoint.with_stem(f"{context.checkpoint.stem}-{rate:g}-{seed}")
         history = climb(
