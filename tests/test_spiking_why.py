@@ -54,6 +54,8 @@ def test_only_the_images_of_back_propagation_come_out_of_something(rule):
 def test_what_is_left_of_an_image_is_what_two_filters_hold_of_it():
     rule = Climb(NOISE_C, "backprop-fading", DIGITS, 0).own
     assert isinstance(rule, Fading)
+    assert not rule.black
+    assert Climb(NOISE_C, "backprop-from-black", DIGITS, 0).own.black
     assert rule.seconds == NOISE_C.free + NOISE_C.taught
     one, other = LowPass(rule.filters[0]), LowPass(rule.filters[1])
     circuit = SpikingPredictiveCoding()
