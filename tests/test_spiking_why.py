@@ -49,6 +49,8 @@ def test_each_network_has_one_thing_that_the_one_without_phases_has_not():
 def test_only_the_images_of_back_propagation_come_out_of_something(rule):
     with pytest.raises(ValueError, match="before"):
         Rung(rule, before="image")
+    with pytest.raises(ValueError, match="before must be .* not 'white'"):
+        Rung("backprop", before="white")
 
 
 def test_what_is_left_of_an_image_is_what_two_filters_hold_of_it():

@@ -1,8 +1,8 @@
-"""Back-propagation of images that have not quite arrived (chapter 5).
+"""Back-propagation of images that have not quite arrived (chapter 4).
 
 Where an image follows another without rest, filters hold a mixture of the two until the first has
-faded. A network that learns meanwhile learns from mixtures, which is known to make networks bear
-noise [Zhang et al. 2018]. Here back-propagation, which has no time, is given the same.
+faded, and a network that learns meanwhile learns from mixtures. Here back-propagation, which has no
+time, is given the same. Mixtures of random shares are the mixup of Zhang et al. (2018).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the strict spiking network need the very constants that were chosen for it (chapter 5)?
+"""Does the strict spiking network need the very constants that were chosen for it (chapter 4)?
 
 Each is halved and doubled, alone, with a learning rate of its own: the gain of the pairs, the
 filters of synapses and of the output, the window of the boxcar, how long an image is shown before
@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
 
 from pcsnn import data
 from pcsnn.experiments.machinery.base import Experiment, Setting
@@ -51,7 +51,7 @@ class ConstantsConfiguration(PartConfiguration):
     rung: str = "always-plastic"
     constants: tuple[str, ...] = CONSTANTS
     factors: tuple[PositiveFloat, ...] = (0.5, 2.0)
-    samples: int = 10_000
+    samples: PositiveInt = 10_000
 
 
 def settings(configuration: ConstantsConfiguration) -> list[Setting]:

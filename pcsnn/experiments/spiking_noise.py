@@ -1,4 +1,4 @@
-"""Why the spiking network without phases bears noise better than the others (chapter 5).
+"""Why the spiking network without phases bears noise better than the others (chapter 4).
 
 Its filters still hold the image before when the next begins, and its synapses are plastic then.
 One thing at a time is taken away: each image begins at rest, or plasticity waits for the end of the

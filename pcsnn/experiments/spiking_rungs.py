@@ -73,6 +73,8 @@ class Rung:
             raise ValueError(f"a rung by {self.rule!r} has no {odd[0]}: that is the circuit's")
         if self.rule == "circuit" and self.before:
             raise ValueError("a rung by 'circuit' has no before: its own filters mix its images")
+        if self.before not in ("", "image", "black"):
+            raise ValueError(f"before must be 'image', 'black' or nothing, not {self.before!r}")
         if self.rule == "z-il" and self.messages not in ("graded", "sigma-delta"):
             raise ValueError(f"messages of Z-IL are at once, and {self.messages!r} take time")
 
