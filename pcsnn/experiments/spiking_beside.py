@@ -136,6 +136,7 @@ def execute(
         "validation": list(tried.values()),
         "rate": rate,
         "test_accuracy": [accuracy for accuracy, _ in ends],
+        "held_out_accuracy": [climber.accuracy(held_out) for _, climber in ends],
     }
     seen = [
         {**climber.compare(climber.network), **also(climber, test, seed)}

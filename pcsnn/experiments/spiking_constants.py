@@ -19,7 +19,7 @@ from pydantic import PositiveFloat, PositiveInt
 from pcsnn import data
 from pcsnn.experiments.machinery.base import Experiment, Setting
 from pcsnn.experiments.spiking_beside import PartConfiguration, execute
-from pcsnn.experiments.spiking_climb import Climb
+from pcsnn.experiments.spiking_climb import Climb, Recipe
 from pcsnn.experiments.spiking_ladder import SMOKE
 from pcsnn.spiking import Boxcar, LIFRate, SpikingPredictiveCoding
 
@@ -77,21 +77,40 @@ def with_another(
         ValueError: for a constant that is not there.
     """
     name, factor = str(setting.values["constant"]), float(str(setting.values["factor"]))
-    c = configuration
-    if name in RECIPE:
-        c = c.model_copy(update={name: factor * getattr(c, name)})
-    elif name not in ("none", *RULE, *NEURON):
-        raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, not {name!r}")
-    climber = Climb(c, str(setting.values["rung"]), learning, seed)
-    if name in RULE:
-        assert isinstance(climber.own, SpikingPredictiveCoding)
-        climber.own = climber.rule = replace(climber.own, **RULE[name](climber.own, factor))
-    if name in NEURON:
-        for layer in climber.network.layers[:-1]:
-            assert isinstance(layer.activation, LIFRate)
-            neuron = layer.activation.neuron
-            other = replace(neuron, **{NEURON[name]: factor * getattr(neuron, NEURON[name])})
-            layer.activation = LIFRate(neuron=other)
+    factors = {} if name == "none" else {name: factor}
+    return with_others(configuration, str(setting.values["rung"]), factors, learning, seed)
+
+
+def with_others(
+    c: Recipe, rung: str, factors: Mapping[str, float], learning: data.Dataset, seed: int
+) -> Climb:
+    """A rung's network and rule, but for some constants.
+
+    Args:
+        c: the recipe.
+        rung: by its name.
+        factors: how many times as large some constants are.
+        learning: the samples.
+        seed: of the weights, the feedback and the input's spikes.
+
+    Raises:
+        ValueError: for a constant that is not there.
+    """
+    for name in factors:
+        if name not in CONSTANTS:
+            raise ValueError(f"constant must be one of {', '.join(CONSTANTS)}, not {name!r}")
+    recipe = {name: by * getattr(c, name) for name, by in factors.items() if name in RECIPE}
+    climber = Climb(c.model_copy(update=recipe), rung, learning, seed)
+    for name, factor in factors.items():
+        if name in RULE:
+            assert isinstance(climber.own, SpikingPredictiveCoding)
+            climber.own = climber.rule = replace(climber.own, **RULE[name](climber.own, factor))
+        if name in NEURON:
+            for layer in climber.network.layers[:-1]:
+                assert isinstance(layer.activation, LIFRate)
+                neuron = layer.activation.neuron
+                other = replace(neuron, **{NEURON[name]: factor * getattr(neuron, NEURON[name])})
+                layer.activation = LIFRate(neuron=other)
     return climber
 
 
