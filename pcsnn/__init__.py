@@ -29,7 +29,7 @@ from pcsnn.predictive.alignment import DirectFeedbackAlignment, FeedbackAlignmen
 from pcsnn.predictive.equilibrium_propagation import EquilibriumPropagation
 from pcsnn.predictive.feedback import Feedback
 from pcsnn.predictive.incremental import IncrementalInferenceLearning
-from pcsnn.predictive.inference import infer
+from pcsnn.predictive.inference import infer, largest_step
 from pcsnn.predictive.inference_learning import InferenceLearning
 from pcsnn.predictive.zil import ZIL, FaZIL
 from pcsnn.rules import DivergenceError, LearningRule, Report
@@ -67,6 +67,7 @@ __all__ = [
     "evaluate",
     "infer",
     "initialise",
+    "largest_step",
     "mlp",
     "train",
     "with_nodes",

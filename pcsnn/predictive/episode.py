@@ -157,13 +157,13 @@ class Episode:
         if len(values) != len(self.deviations):
             raise ValueError(f"values must hold {len(self.deviations)} tensors, not {len(values)}")
         for k, value in enumerate(values):
-            x = self._at_rest(k)
+            x = self.at_rest(k)
             validate.tensor(f"values[{k}]", value)
             validate.same_shape(f"values[{k}]", value, "the forward pass", x)
             validate.same_kind(f"values[{k}]", value, "the forward pass", x)
             if bool(torch.isnan(value).any()):
                 raise ValueError(f"values[{k}] holds NaN")
-        at_rest = [self._at_rest(k) for k in range(len(values))]
+        at_rest = [self.at_rest(k) for k in range(len(values))]
         # Where both are the −∞ that masks logits nothing has moved.
         self.deviations = [
             torch.where(v == x, 0, v - x) for v, x in zip(values, at_rest, strict=True)
@@ -242,7 +242,7 @@ class Episode:
         self.deviations = self._shaken(self.deviations, scale, generator)
 
     def _shaken(self, at: Sequence[Error], scale: float, generator: torch.Generator) -> list[Error]:
-        return [plus(scale * normal(self._at_rest(k), generator), d) for k, d in enumerate(at)]
+        return [plus(scale * normal(self.at_rest(k), generator), d) for k, d in enumerate(at)]
 
     def admit_step(self, step_size: float | Tensor) -> None:
         """Refuse a step with which values are known to run away; here none is."""
@@ -270,10 +270,10 @@ class Episode:
         return prices.flatten(self.samples - 1).sum(dim=-1) / self.batch
 
     def _x(self, k: int) -> Tensor:
-        x, d = self._at_rest(k), self.deviations[k]
+        x, d = self.at_rest(k), self.deviations[k]
         return x if d is None else x + d
 
-    def _at_rest(self, k: int) -> Tensor:
+    def at_rest(self, k: int) -> Tensor:
         """The value of a node in the forward pass; of a free output what is predicted."""
         return self.origin.u(k) if k == self.hidden else self.origin.x(k)
 

@@ -207,7 +207,7 @@ class IncrementalInferenceLearning(LocalRule):
             self._change(episode, moment, learning_rate)
         else:
             state = episode.state(self.steps, episode.errors())
-        raise diverged(state, start, self.steps)
+        raise diverged(state, start, self.steps, episode)
 
     def _tell(self, episode: Episode) -> None:
         """Warn where the last change comes before an error has reached every weight."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pcsnn import deprecated, validate
 from pcsnn.predictive.compiled import AT_END, DESCENDED, FINITE, Plan
+from pcsnn.predictive.curvature import advice
 from pcsnn.predictive.doors import admit_step_size
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.error_based import VARIABLES
@@ -166,7 +167,7 @@ class InferenceLearning(LocalRule):
         episode.restart()
         for state in self._states(episode):
             if has_risen(state.energies.sum(dim=-1), start) or state.changed:
-                raise diverged(state, start, int(torch.as_tensor(self.steps).max()))
+                raise diverged(state, start, int(torch.as_tensor(self.steps).max()), episode)
 
 
 def tell_too_few(
@@ -222,8 +223,8 @@ def has_risen(energy: Tensor, start: Tensor) -> bool:
     return bool(risen(energy, start).any())
 
 
-def diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
-    """What to say: of the copy that is worst, the step, the layer and the energy."""
+def diverged(state: State, start: Tensor, steps: int, episode: Episode) -> DivergenceError:
+    """What to say: of the copy that is worst, the step, the layer, the energy, and what to do."""
     total = state.energies.sum(dim=-1)
     worst = int((total - start).nan_to_num(torch.inf).argmax())
     energies = state.energies.reshape(-1, state.energies.shape[-1])[worst]
@@ -231,7 +232,7 @@ def diverged(state: State, start: Tensor, steps: int) -> DivergenceError:
     now, before = float(total.reshape(-1)[worst]), float(start.reshape(-1)[worst])
     return DivergenceError(
         f"inference diverged: at step {state.t} of {steps} the energy is {now:.4g}, up from "
-        f"{before:.4g}, most of it in {where}; take a smaller step_size"
+        f"{before:.4g}, most of it in {where}; take a smaller step_size{advice(episode)}"
     )
 
 

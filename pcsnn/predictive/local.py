@@ -312,7 +312,7 @@ class LocalRule(Rule):
         if all_finite([*_parts(x), episode.y, *u]):
             episode.restart()
             for state in self._states(episode):
-                refuse_divergence(network, x, episode.y, state, self.feedback)
+                refuse_divergence(network, x, state, episode, self.feedback)
         explain_non_finite(network, x, episode.y, unpriced(episode), self.feedback)
 
 
