@@ -72,8 +72,8 @@ EXPERIMENT = Experiment(
             most_rates=1,
         ),
         "laptop": TogetherConfiguration(batches=(0.03, 0.1, 0.3)),
-        # As long as the ladder's: one layer at a rate that is searched for, as the ladder's was, and
-        # two at that which the part has chosen.
+        # As long as the ladder's: one layer at a rate that is searched for, as the ladder's was,
+        # and two at that which the part has chosen.
         "paper": TogetherConfiguration(
             samples=55_000,
             epochs=10,
