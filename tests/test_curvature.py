@@ -9,7 +9,13 @@ from torch import nn
 
 import pcsnn
 from pcsnn import DivergenceError, InferenceLearning, ValueNode, infer, largest_step
+from pcsnn.admission import read_out_of
+from pcsnn.energies import OutputEnergy
 from pcsnn.ensembles import stack
+from pcsnn.likelihood import LOSSES
+from pcsnn.predictive.curvature import advice
+from pcsnn.predictive.episode import Episode
+from pcsnn.predictive.fixed_predictions import FixedPredictions
 
 DOUBLE = torch.float64
 
@@ -164,8 +170,11 @@ def test_what_does_not_fit_is_refused():
         largest_step(network, draw(4, 2))
     with pytest.raises(ValueError, match="no value node"):
         largest_step(linear((3, 2)), x, draw(4, 2))
-    with pytest.raises((ValueError, ArithmeticError), match="finite"):
+    with pytest.raises(ValueError, match="x holds NaN or infinite values"):
         largest_step(network, x * torch.inf, draw(4, 2))
+    network.layers[1].linear.weight.data.fill_(torch.nan)
+    with pytest.raises(DivergenceError, match="at the forward pass are not finite"):
+        largest_step(network, x)
 
 
 @pytest.mark.parametrize("variables", ["values", "errors"])
@@ -193,3 +202,7 @@ def test_and_where_matrices_are_its_own_nothing_is_promised():
     with pytest.raises(DivergenceError) as found:
         list(infer(network, x, y, steps=5000, step_size=3.0, feedback=matrices))
     assert str(found.value).endswith("take a smaller step_size")
+    energy = OutputEnergy(LOSSES["squared_error"], read_out_of(network))
+    assert advice(Episode(network, x, y, energy)).endswith("are stable")
+    assert advice(FixedPredictions(network, x, y, energy)) == ""
+    assert advice(Episode(network, x, y, energy, plastic=True)) == ""

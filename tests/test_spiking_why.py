@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import pcsnn
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments import spiking_constants, spiking_noise
+from pcsnn.experiments import load_record, spiking_constants, spiking_noise, spiking_together
 from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.fading import Fading
 from pcsnn.experiments.harm import HARM, harmed
@@ -22,6 +22,7 @@ from pcsnn.experiments.spiking_rungs import NOISE, RUNGS, Rung
 from pcsnn.spiking import Boxcar, LowPass, SpikingPredictiveCoding
 
 NOISE_C = spiking_noise.EXPERIMENT.configurations["smoke"]
+TOGETHER = spiking_together.EXPERIMENT
 CONSTANTS_C = spiking_constants.EXPERIMENT.configurations["smoke"]
 DIGITS = data.load("digits", "train", normalise="unit")
 
@@ -168,3 +169,39 @@ def test_a_network_learns_with_another_constant(tmp_path):
     context = Context("cpu", tmp_path / "network.pt")
     found = spiking_constants.EXPERIMENT.execute(c, setting, context).values
     assert len(found["test_accuracy"]) == len(c.seeds)
+
+
+def test_several_constants_are_others_and_all_else_is_as_it_was():
+    c = TOGETHER.configurations["smoke"]
+    before = seen(climb_of("none", 1.0))
+    for setting in spiking_together.settings(c):
+        values = {k: v for k, v in setting.values.items() if k != "rung"}
+        assert set(values) == set(c.factors)
+        after = seen(spiking_together.together(c, setting, DIGITS, 0))
+        expected = {name: values.get(name, 1.0) * before[name] for name in before}
+        assert after == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_choice_is_tried_of_the_first_network_and_the_best_of_the_others():
+    c = TOGETHER.configurations["laptop"]
+    tried = [(s.values["rung"], *(s.values[n] != 1 for n in c.factors), s.seed)
+             for s in spiking_together.settings(c)]  # fmt: skip
+    assert len(tried) == len(set(tried))
+    best = tuple(name in c.best for name in c.factors)
+    assert [t[1:4] for t in tried if t[0] == "two-layers"] == [(False,) * 3, best]
+    assert [t[1:4] for t in tried if t[0] == "told-kept"] == [best]
+    assert len({t[1:4] for t in tried if t[0] == "always-plastic"}) == 8
+    long = TOGETHER.configurations["paper"]
+    runs = [s for s in spiking_together.settings(long) if s.values["rung"] == "told-kept"]
+    assert [s.seed for s in runs] == list(long.seeds)
+
+
+def test_the_choice_is_that_of_what_was_held_out():
+    record, c = load_record("spiking-together"), TOGETHER.configurations["laptop"]
+    means = {
+        run.setting.name: sum(run.values["held_out_accuracy"]) / len(c.seeds)
+        for run in record.select(rung="always-plastic")
+    }
+    assert max(means, key=means.get) == "always-plastic-" + "-".join(c.best)
+    (kept,) = record.select(rung="told-kept")
+    assert TOGETHER.configurations["paper"].rates == {"told-kept": kept.values["rate"]}
