@@ -39,15 +39,15 @@ class CapacityConfiguration(Configuration):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     tuning: tuple[int, ...] = (100, 101)  # of the images, and weights, that a rate is chosen on
     dataset: str = "digits"
-    amounts: tuple[PositiveInt, ...] = (5, 10, 20, 40, 80, 160)
+    amounts: tuple[PositiveInt, ...] = (5, 10, 20, 40, 80)
     hidden: tuple[PositiveInt, ...] = (64, 128)
     rates: tuple[PositiveFloat, ...] = (0.001, 0.003, 0.01)
     # One of predictive coding takes as long as ten or twenty of back-propagation.
     updates: dict[str, tuple[PositiveInt, ...]] = Field(
         default={
             "predictive": (400,),
-            "autoencoder": (400, 1600, 6400),
-            "denoising": (400, 1600, 6400),
+            "autoencoder": (400, 1600),
+            "denoising": (400, 1600),
         }
     )
     steps: PositiveInt = 20  # of inference, at each update

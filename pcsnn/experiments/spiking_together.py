@@ -82,7 +82,7 @@ EXPERIMENT = Experiment(
             choices={"always-plastic": "best", "told-kept": "best"},
             batches=(0.1, 0.3),
             rates={"told-kept": 0.1},
-            few={"told-kept": (0, 1, 2)},
+            few={"told-kept": (0, 1, 2, 3)},
         ),
     },
     settings=settings,
