@@ -74,17 +74,7 @@ def infer(
     validate.positive_int("steps", steps)
     validate.positive("step_size", step_size)
     noise = _noise(temperature, seed, step_size)
-    kind = VARIABLES[validate.one_of("variables", variables, VARIABLES)]
-    energy = OutputEnergy(admit_loss(network, loss), read_out_of(network))
-    if y is None:
-        admit_input(network, x)
-    else:
-        y = admit(network, x, y, energy.loss)
-    matrices = None if feedback is None else _feedback(feedback).matrices(network)
-    for k, B in enumerate(matrices or ()):
-        validate.finite(f"feedback.weights[{k}]", B)
-    episode = kind(network, x, y, energy, matrices)
-    episode.forget()
+    episode = _watched(network, x, y, loss, variables, feedback)
     if values is not None:
         episode.start_from(values)
     if noise is not None:
@@ -104,8 +94,8 @@ def largest_step(
     """The step size below which inference is stable, ``2/λ_max``, at the forward pass.
 
     In a network of affine stages and Gaussian nodes inference by the squared error converges with
-    any shorter step and diverges with any longer one, from where it begins or, if that is the
-    place of rest, after any disturbance. In other networks curvature changes on the way: take less.
+    any shorter step, and diverges with any longer one unless nothing disturbs the place of rest in
+    the direction of the largest curvature. In other networks curvature changes on the way: take less.
     It changes as the network learns, too.
 
     Args:
@@ -123,16 +113,32 @@ def largest_step(
         TypeError, ValueError: for arguments that do not fit.
         DivergenceError: where an energy at the forward pass is not finite.
     """
+    episode = _watched(network, x, y, loss, variables)
+    refuse_divergence(network, x, episode.state(0, episode.errors()), episode)
+    return bound(episode)
+
+
+def _watched(
+    network: nn.Module,
+    x: Inputs,
+    y: Tensor | None,
+    loss: str | Loss,
+    variables: str,
+    feedback: Feedback | Sequence[Tensor] | None = None,
+) -> Episode:
+    """An episode of what was given, if it fits, that leaves the network as it is."""
     kind = VARIABLES[validate.one_of("variables", variables, VARIABLES)]
     energy = OutputEnergy(admit_loss(network, loss), read_out_of(network))
     if y is None:
         admit_input(network, x)
     else:
         y = admit(network, x, y, energy.loss)
-    episode = kind(network, x, y, energy)
+    matrices = None if feedback is None else _feedback(feedback).matrices(network)
+    for k, B in enumerate(matrices or ()):
+        validate.finite(f"feedback.weights[{k}]", B)
+    episode = kind(network, x, y, energy, matrices)
     episode.forget()
-    refuse_divergence(network, x, episode.state(0, episode.errors()), episode)
-    return bound(episode)
+    return episode
 
 
 @torch.no_grad()
