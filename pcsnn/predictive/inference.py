@@ -95,8 +95,8 @@ def largest_step(
 
     In a network of affine stages and Gaussian nodes inference by the squared error converges with
     any shorter step, and diverges with any longer one unless nothing disturbs the place of rest in
-    the direction of the largest curvature. In other networks curvature changes on the way: take less.
-    It changes as the network learns, too.
+    the direction of the largest curvature. In other networks curvature changes on the way: take
+    less. It changes as the network learns, too.
 
     Args:
         network: a predictive coding network; it is looked at, and not changed.
