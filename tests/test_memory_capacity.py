@@ -7,7 +7,7 @@ import torch
 
 from pcsnn import data
 from pcsnn.experiments import load_record
-from pcsnn.experiments.generative_models import Autoencoder
+from pcsnn.experiments.generative_models import Autoencoder, Denoising, Generator
 from pcsnn.experiments.machinery.base import Context
 from pcsnn.experiments.memory_capacity import (
     EXPERIMENT,
@@ -123,6 +123,30 @@ def test_a_run_chooses_on_other_images_and_counts_what_diverged_as_nothing(tmp_p
     c = SMOKE.model_copy(update={"step_size": 50.0})
     values = execute(c, settings(c)[0], Context("cpu", tmp_path / "none.pt")).values
     assert values["remembered"] == [0.0, 0.0]
+
+
+def test_what_is_chosen_is_chosen_on_other_images_than_those_that_are_judged(tmp_path, monkeypatch):
+    seen = []
+    real = NETWORKS["autoencoder"]
+
+    def watched(c, images, seed, rate, updates):
+        seen.append((seed, rate))
+        assert torch.equal(images, stored(DIGITS, len(images), seed))
+        return real(c, images, seed, rate, updates)
+
+    monkeypatch.setitem(NETWORKS, "autoencoder", watched)
+    c = SMOKE.model_copy(update={"rates": (0.01, 0.02)})
+    setting = next(s for s in settings(c) if s.values["memory"] == "autoencoder")
+    found = execute(c, setting, Context("cpu", tmp_path / "none.pt")).values
+    tuning = [(seed, rate) for rate in c.rates for seed in c.tuning]
+    assert seen == tuning + [(seed, found["rate"]) for seed in c.seeds]
+
+
+def test_one_autoencoder_is_told_what_it_will_be_asked():
+    made = {
+        name: type(NETWORKS[name](SMOKE, stored(DIGITS, 4, 0), 0, 0.01, 1)) for name in NETWORKS
+    }
+    assert made == {"predictive": Generator, "autoencoder": Autoencoder, "denoising": Denoising}
 
 
 def test_the_book_has_a_record_of_what_is_learned_by_heart():
