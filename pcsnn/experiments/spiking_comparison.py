@@ -54,7 +54,7 @@ class ComparisonConfiguration(Recipe):
             "in-step": 0.1,
         }
     )
-    seeds: tuple[int, ...] = (0, 1, 2)  # accuracies with five are the ladder's
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     goal: float = Field(default=0.95, gt=0, lt=1)  # of what is held out
     every: PositiveInt = 25  # updates between two looks, until the goal is reached
 
