@@ -32,8 +32,6 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
     Raises:
         TypeError, ValueError: in a sentence that names ``x`` or ``y``.
     """
-    if torch.is_inference_mode_enabled():
-        raise ValueError("a rule cannot fill .grad under torch.inference_mode: leave it")
     ends = _admit_given(network, x)
     _admit_end("y", validate.tensor("y", y, floating=False))
     if not isinstance(network, Network | Chain):
@@ -46,6 +44,12 @@ def admit(network: nn.Module, x: Inputs, y: Tensor, loss: Loss | None = None) ->
         output = (copies, *output)
     given = _targets(output, y, _like(network, ends), loss)
     return given if copies is None else given.expand(copies, *given.shape[-2:])
+
+
+def refuse_inference_mode() -> None:
+    """Refuse to learn where every tensor that is made is of no use to autograd."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError("a rule cannot fill .grad under torch.inference_mode: leave it")
 
 
 def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | None]:
@@ -67,7 +71,12 @@ def admit_targets(u: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Tensor | No
         return _targets(u.shape, y, u, loss), None
     signed = y.dtype.is_signed  # the others hold no -1, although 255 of uint8 would equal it
     asked = y != NO_LABEL if signed else torch.ones_like(y, dtype=torch.bool)
-    given = _targets(u.shape, y.masked_fill(~asked, 0) if signed else y, u, loss)
+    try:
+        given = _targets(u.shape, y.masked_fill(~asked, 0) if signed else y, u, loss)
+    except ValueError as error:
+        if not signed or "must be from 0 to" not in str(error):
+            raise
+        raise ValueError(f"{error}; -1 asks for nothing") from None
     if not bool(asked.any()):
         raise ValueError("y holds no label: all are -1, which asks for nothing")
     return given, asked.to(u.dtype)
@@ -102,11 +111,12 @@ def _targets(output: Sequence[int], y: Tensor, like: Tensor, loss: Loss | None) 
         raise ValueError(
             f"y must have the output's shape {tuple(output)}, or be labels of shape "
             f"{tuple(samples)}, not of shape {tuple(y.shape)}"
+            + ("" if labels or y.shape != tuple(samples) else f" in {y.dtype}: give y.long()")
         )
     if loss is not None:
         admit_outputs(loss, n, like)
     if labels:
-        return targets(y.flatten(), n, like.dtype).view(*y.shape, -1)
+        return targets(y.flatten(), n, like.dtype, name="y").view(*y.shape, -1)
     validate.same_kind("y", y, "the network's output", like)
     if loss is not None and loss.takes != "anything":
         validate.probabilities("y", y)

@@ -25,6 +25,7 @@ from pcsnn.admission import (
     admit_loss,
     admit_targets,
     copies_of,
+    refuse_inference_mode,
 )
 from pcsnn.batchnorm import BatchNormGradient, Normalised, normalise
 from pcsnn.buffers import Buffers
@@ -166,6 +167,7 @@ class Backprop(Rule):
             DivergenceError: where activity, loss, weights or gradients are not finite; nothing is
                 filled.
         """
+        refuse_inference_mode()
         loss = admit_loss(network, self.loss)
         y = admit(network, x, y, loss)
         if not isinstance(network, Network) or network.not_ordinary():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
-from pcsnn.admission import admit, admit_loss
+from pcsnn.admission import admit, admit_loss, refuse_inference_mode
 from pcsnn.backprop import all_finite, forward
 from pcsnn.likelihood import Loss, as_loss
 from pcsnn.networks import Layer, Network
@@ -65,10 +65,16 @@ class WeightPerturbation(Rule):
 
         Raises:
             TypeError, ValueError: for a batch that does not fit the network, and a network with
-                hooks around its layers.
+                hooks around its layers, or on its gradients.
             DivergenceError: where activity, loss or a quotient is not finite.
         """
         loss, y = _admit(network, x, y, self.loss)
+        for name, parameter in network.named_parameters():
+            if parameter._backward_hooks:
+                raise ValueError(
+                    f"{name} has a hook on its gradient, which autograd runs and trials do not: "
+                    "leave the hook out, and change .grad after the call"
+                )
         trace = forward(network, x)
         if not all_finite([x, y, *trace.z]):
             explain_non_finite(network, x, y)
@@ -174,6 +180,7 @@ def _trials(
 
 def _admit(network: Network, x: Tensor, y: Tensor, loss: str | Loss) -> tuple[Loss, Tensor]:
     """Refuse what does not fit; the loss, and the targets."""
+    refuse_inference_mode()
     validate.instance("network", network, Network, "a pcsnn.Network, whose weights it tries")
     loss = admit_loss(network, loss)
     y = admit(network, x, y, loss)

@@ -75,8 +75,12 @@ class Rule:
         if hasattr(first, "matrices"):
             kind = type(first).__name__
             raise TypeError(f"loss must be a loss, not a {kind}: write {name}(feedback=…)")
-        if "network" in named or (learns and len(settings) + len(named) > 1):
-            raise TypeError(f"{name} is a class, no rule yet: write {name}()(network, x, y)")
+        if "network" in named or learns:
+            raise TypeError(
+                f"{name} is a class, no rule yet: write {name}()(network, x, y). If the "
+                f"{type(named.get('network', first)).__name__} is a loss, it must have no "
+                "parameters, which would not learn"
+            )
         return super().__new__(cls)
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -151,14 +155,14 @@ def refuse_non_finite(owner: str, module: object) -> None:
                 raise DivergenceError(f"the {owner}'s {name} holds NaN or infinite values")
 
 
-def refuse_hooks_on_grad(network: nn.Module) -> None:
+def refuse_hooks_on_grad(network: nn.Module, name: str = "network") -> None:
     """Refuse, for a ``step()`` of a rule's own, hooks on a ``.grad`` that it never fills."""
-    validate.instance("network", network, nn.Module, "a torch.nn.Module")
-    for name, parameter in network.named_parameters():
+    validate.instance(name, network, nn.Module, "a torch.nn.Module")
+    for part, parameter in network.named_parameters():
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise ValueError(
-                f"{name} has a hook that runs when .grad is filled, which step() does not do: "
-                "call the rule, and let an optimiser step"
+                f"{name}.{part} has a hook that runs when .grad is filled, which step() does not "
+                "do: call the rule, and let an optimiser step"
             )
 
 

@@ -227,7 +227,7 @@ def test_bad_batches_are_refused_by_name(rule, message):
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_out_of_range_are_refused(label):
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match=f"y must be from 0 to 2, but holds {label}"):
         pcsnn.Backprop()(pcsnn.mlp([4, 3]), torch.ones(2, 4), torch.tensor([0, label]))
 
 

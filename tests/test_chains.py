@@ -287,7 +287,7 @@ def test_batches_that_do_not_fit_are_named():
         (ValueError, r"labels of shape \(6,\), not of shape \(4,\)", (x, y[:4])),
         (ValueError, r"x must be a batch \(batch, …\)", (x[0, 0, 0], y)),
         (TypeError, "x is torch.float32 but the network is torch.float64", (x.float(), y)),
-        (ValueError, "labels must be from 0 to 4, but holds", (x, y + 9)),
+        (ValueError, "y must be from 0 to 4, but holds", (x, y + 9)),
         (ValueError, r"not of shape \(6, 4\)", (x, torch.ones(6, 4, dtype=torch.float64))),
         (ValueError, "x holds NaN", (x * float("nan"), y)),
     ):

@@ -9,7 +9,7 @@ import torch
 
 from pcsnn import data
 from pcsnn.backprop import Backprop
-from pcsnn.experiments import depth, rate_transfer
+from pcsnn.experiments import depth, first_step, rate_transfer
 from pcsnn.experiments.classifiers import split
 from pcsnn.experiments.machinery.base import Setting
 from pcsnn.models.residual import residual
@@ -125,7 +125,63 @@ def test_a_rate_is_judged_by_the_loss_on_what_was_learnt():
     assert found < math.log(10)
 
 
-@pytest.mark.parametrize("module", [depth, rate_transfer])
-def test_both_run_at_smoke_scale(module, tmp_path):
+@pytest.mark.parametrize("module", [depth, rate_transfer, first_step])
+def test_all_run_at_smoke_scale(module, tmp_path):
     _, record = recorded(tmp_path, module.EXPERIMENT)
     assert {run["status"] for run in record["runs"]} == {"finished"}
+
+
+# -- the first step, over width and depth -----------------------------------------------------
+
+
+def chain(depth=5, parametrisation="mu"):
+    return residual(64, 16, depth, 10, activation="tanh", parametrisation=parametrisation, seed=3)
+
+
+def test_growth_is_that_of_activity_from_the_first_hidden_layer_to_the_last():
+    network, x = chain(), DIGITS.take(20).inputs
+    a, b, _ = network.factors
+    with torch.no_grad():
+        z = start = a * network.first(x)
+        for stage in network.stages:
+            z = z + b * stage(torch.tanh(z))
+    expected = float(z.square().mean() / start.square().mean())
+    assert first_step.growth(network, x) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_step_is_measured_at_the_output_and_taken_back():
+    network, batch = chain(), DIGITS.take(20)
+    before = [p.clone() for p in network.parameters()]
+    moved, gradients = first_step.step(network, Backprop("cross_entropy"), 0.5, batch)
+    for p, start in zip(network.parameters(), before, strict=True):
+        assert torch.allclose(p, start, atol=1e-6)
+    other = chain()
+    loss = torch.nn.functional.cross_entropy(other(batch.inputs), batch.labels)
+    expected = torch.autograd.grad(loss, list(other.parameters()))
+    for g, e in zip(gradients, expected, strict=True):
+        assert torch.allclose(g, e, atol=1e-6)
+    with torch.no_grad():
+        at_first = other(batch.inputs)
+        for p, e in zip(other.parameters(), expected, strict=True):
+            p -= 0.5 * e
+        far = (other(batch.inputs) - at_first).square().mean().sqrt()
+    assert moved == pytest.approx(float(far), rel=1e-4)
+
+
+def test_the_cosine_is_of_all_weights_together():
+    one = [torch.tensor([1.0, 0.0]), torch.tensor([[2.0]])]
+    other = [torch.tensor([0.0, 3.0]), torch.tensor([[4.0]])]
+    assert first_step.cosine(one, one) == pytest.approx(1)
+    assert first_step.cosine(one, other) == pytest.approx(8 / 5**0.5 / 5)
+
+
+def test_both_rules_step_from_the_same_weights():
+    c = first_step.FirstStepConfiguration(dataset="digits", batch_size=20, steps=1, step_size=1.0)
+    values = {"parametrisation": "mu", "width": 16, "depth": 2}
+    found = first_step.execute(
+        c, Setting(name="x", seed=0, values=values), depth.Context("cpu", None)
+    ).values
+    # One hidden layer, one whole step by errors: the hidden error is back-propagation's.
+    assert found["growth"] == 1
+    assert 0.9 < found["cosine"] <= 1
+    assert 0.5 < found["moved_il"] / found["moved"] < 1.5

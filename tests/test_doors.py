@@ -646,7 +646,9 @@ def test_a_module_with_parameters_is_no_loss():
         def forward(self, p, t):
             return self.w * (p - t).square().mean()
 
-    refused("loss Learnt has parameters, which would not learn", pcsnn.Backprop, Learnt())
+    message = "If the Learnt is a loss, it must have no parameters, which would not learn"
+    refused(message, pcsnn.Backprop, Learnt())
+    refused("loss Learnt has parameters, which would not learn", likelihood.as_loss, Learnt())
 
 
 def test_rules_are_equal_by_their_settings():

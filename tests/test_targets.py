@@ -62,11 +62,14 @@ def rules_for(network):
     [
         (torch.tensor([0, 2, 1, 0]), r"labels of shape \(6,\), not of shape \(4,\)$"),
         (torch.ones(6, 4, dtype=DOUBLE), r"the output's shape \(6, 3\), .* not of shape \(6, 4\)$"),
-        (torch.ones(6, dtype=DOUBLE), r"the output's shape \(6, 3\), .* not of shape \(6,\)$"),
+        (
+            torch.ones(6, dtype=DOUBLE),
+            r"the output's shape \(6, 3\), .* \(6,\) in torch.float64: give y.long\(\)$",
+        ),
         (torch.zeros(6, 1).long(), r"shape \(6, 1\), but labels \(6,\): give y.squeeze\(-1\)$"),
         (torch.zeros(6, 3).long(), r"give y.argmax\(-1\), or y.to\(dtype\)$"),
-        (torch.tensor([0, 2, 1, 0, -1, 1]), "^labels must be from 0 to 2, but holds -1$"),
-        (torch.tensor([0, 2, 1, 0, 3, 1]), "^labels must be from 0 to 2, but holds 3$"),
+        (torch.tensor([0, 2, 1, 0, -1, 1]), "^y must be from 0 to 2, but holds -1$"),
+        (torch.tensor([0, 2, 1, 0, 3, 1]), "^y must be from 0 to 2, but holds 3$"),
     ],
 )
 def test_one_target_a_sample_is_refused_in_the_same_words_however_a_network_is_written(y, message):
@@ -88,7 +91,7 @@ def test_networks_as_one_have_targets_each_or_in_common():
             found = pcsnn.ZIL()(network, given, y).loss
             assert torch.allclose(found, expected.detach(), rtol=1e-12)
     for y in (own[:, :4], torch.ones(3, 6, 3, dtype=DOUBLE), own.expand(3, 2, 6), own - 1):
-        with pytest.raises(ValueError, match="y must have the output's shape|labels must be from"):
+        with pytest.raises(ValueError, match="y must have the output's shape|y must be from"):
             pcsnn.ZIL()(network, x, y)
 
 
@@ -122,7 +125,7 @@ def test_labels_of_an_unsigned_type_are_those_of_a_signed_one(kind):
 
 def test_no_label_of_an_unsigned_type_asks_for_nothing():
     y = torch.full((2, 3), -1).to(torch.uint64)
-    with pytest.raises(ValueError, match="labels must be from 0 to 2"):
+    with pytest.raises(ValueError, match="^y must be from 0 to 2, but holds -1$"):
         pcsnn.Backprop("cross_entropy")(module(3), inputs().view(2, 3, 4), y)
 
 

@@ -219,13 +219,16 @@ def _serve(
             yield dataset.inputs[chosen], dataset.labels[chosen]
 
 
-def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def one_hot(
+    labels: Tensor, classes: int, dtype: torch.dtype = torch.float32, *, name: str = "labels"
+) -> Tensor:
     """Labels as rows with a single one (the targets of section 2.2).
 
     Args:
         labels: (N,) whole numbers from 0 to ``classes - 1``.
         classes: the number of classes.
         dtype: of the result.
+        name: what a sentence that refuses the labels calls them.
 
     Returns:
         (N, classes), on the labels' device.
@@ -236,12 +239,14 @@ def one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) ->
     """
     validate.positive_int("classes", classes)
     validate.floating_dtype("dtype", dtype)
-    validate.labels("labels", labels, classes)
+    validate.labels(name, labels, classes)
     rows = torch.zeros(len(labels), classes, dtype=dtype, device=labels.device)
     return rows.scatter_(1, labels.long().unsqueeze(1), 1.0)
 
 
-def targets(labels: Tensor, outputs: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def targets(
+    labels: Tensor, outputs: int, dtype: torch.dtype = torch.float32, *, name: str = "labels"
+) -> Tensor:
     """What a network with so many outputs is to answer: ``(N, outputs)``.
 
     Labels ``(N,)`` become one-hot rows. A single output tells two classes apart: its targets are
@@ -251,9 +256,5 @@ def targets(labels: Tensor, outputs: int, dtype: torch.dtype = torch.float32) ->
         TypeError, ValueError: as :func:`one_hot`.
     """
     if validate.positive_int("outputs", outputs) > 1:
-        return one_hot(labels, outputs, dtype)
-    return (
-        validate.labels("labels", labels, 2)
-        .unsqueeze(1)
-        .to(validate.floating_dtype("dtype", dtype))
-    )
+        return one_hot(labels, outputs, dtype, name=name)
+    return validate.labels(name, labels, 2).unsqueeze(1).to(validate.floating_dtype("dtype", dtype))

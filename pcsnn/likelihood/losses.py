@@ -154,7 +154,10 @@ def admit_outputs(loss: Loss, outputs: int, like: Tensor) -> None:
             "whatever it is: give the network two, or a loss such as nn.BCEWithLogitsLoss()"
         )
     if isinstance(loss.value, _Each):
-        _try(loss, *trial(outputs, like.dtype, like.device))
+        try:
+            _try(loss, *trial(outputs, like.dtype, like.device))
+        except _OtherOutputsError as error:  # there are no others
+            raise ValueError(str(error)) from error.__cause__
     elif LOSSES.get(loss.name) is not loss:
         key = outputs, like.dtype, like.device
         if key not in loss._tried:

@@ -6,13 +6,16 @@ is the energy's matrix of second derivatives, so that it shrinks in every direct
 everywhere: shorter steps arrive from any start, and longer ones run away from nearly any. In any
 other network it holds near the place where ``H`` was taken, here the forward pass.
 
-``H`` is never written out: what it makes of a displacement is how much the slopes change along it,
-and of such products Lanczos's method finds the largest eigenvalue (``scipy.sparse.linalg.eigsh``).
+``H`` is never written out: Lanczos's method finds the largest eigenvalue from what it makes of some
+displacements (``scipy.sparse.linalg.eigsh``). Where nodes are Gaussian autograd says so, by going
+back through the energy twice; at a kink, as that of ReLU, ``σ'`` stays what it is, and no step
+across it is taken for curvature. Where nodes have other energies, whose steps need not be those of
+``F`` itself, it is how much the slopes change along a short way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,10 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcsnn.energies import Gaussian
+from pcsnn.predictive.cut import functions_of
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.error_based import VARIABLES
 from pcsnn.predictive.looks import Error
 from pcsnn.rules import DivergenceError
+
+Product = Callable[[list[Tensor]], list[Tensor]]  # a displacement of every free node, and its Hv
 
 
 @torch.no_grad()
@@ -33,27 +40,13 @@ def bound(episode: Episode) -> float:
 
     at_rest = [episode.at_rest(k) for k in range(len(episode.deviations))]
     ends = [0, *np.cumsum([x.numel() for x in at_rest]).tolist()]
-
-    def slopes(direction: Tensor, length: float) -> Tensor:
-        """All ``ẋ`` so far along a direction, one after the other."""
-        parts = [
-            direction[a:b].view_as(x) for (a, b), x in zip(pairwise(ends), at_rest, strict=True)
-        ]
-        episode.restart()
-        episode.move(parts, length)
-        found: Sequence[Error] = episode.slopes(episode.errors())
-        return torch.cat([
-            torch.zeros_like(x).flatten() if s is None else s.flatten()
-            for s, x in zip(found, at_rest, strict=True)
-        ])  # fmt: skip
-
-    # As long as keeps most digits of a central difference.
-    length = float(torch.finfo(at_rest[0].dtype).eps ** (1 / 3))
+    product = twice_differentiated(episode) or difference_of_slopes(episode)
 
     def curved(direction: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What ``H`` makes of it; nothing of the last coordinate, which no node has."""
         along = torch.from_numpy(np.ravel(direction)[:-1]).to(at_rest[0])
-        change = (slopes(along, -length) - slopes(along, length)) / (2 * length)
+        parts = [along[a:b].view_as(x) for (a, b), x in zip(pairwise(ends), at_rest, strict=True)]
+        change = torch.cat([part.flatten() for part in product(parts)])
         if not bool(torch.isfinite(change).all()):
             raise DivergenceError("the slopes at the forward pass are not finite")
         return np.append(change.double().cpu().numpy(), 0.0)
@@ -62,8 +55,51 @@ def bound(episode: Episode) -> float:
     H = LinearOperator((ends[-1] + 1,) * 2, matvec=curved, dtype=np.float64)
     start = np.append(np.random.default_rng(0).standard_normal(ends[-1]), 0.0)
     (largest,) = eigsh(H, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)
-    episode.restart()
     return 2 / float(largest) if largest > 0 else float("inf")
+
+
+def twice_differentiated(episode: Episode) -> Product | None:
+    """``Hv`` by autograd, where steps are those of ``F`` and every stage bears it; or ``None``."""
+    energies = episode.origin.energies
+    if not all(isinstance(e, Gaussian) and e.step == "plain" for e in energies):
+        return None
+    moved = [torch.zeros_like(episode.at_rest(k)) for k in range(len(episode.deviations))]
+
+    def product(along: list[Tensor]) -> list[Tensor]:
+        return list(
+            torch.autograd.grad(
+                slopes, moved, along, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        )
+
+    try:
+        with torch.enable_grad():
+            total = episode.total([x.requires_grad_() for x in moved])
+            slopes = torch.autograd.grad(total, moved, create_graph=True)
+        product(moved)
+    except RuntimeError:  # a stage whose derivative PyTorch does not differentiate
+        return None
+    once = (type(f).__name__ == "Error" for s in slopes for f in functions_of(s.grad_fn))
+    return None if any(once) else product  # what is differentiable once only is no part of Hv
+
+
+def difference_of_slopes(episode: Episode) -> Product:
+    """``Hv`` by how much the slopes change along ``v``."""
+    # As long as keeps most digits of a central difference.
+    length = float(torch.finfo(episode.output.dtype).eps ** (1 / 3))
+
+    def slopes(along: list[Tensor], length: float) -> list[Tensor]:
+        episode.restart()
+        episode.move(along, length)
+        found: Sequence[Error] = episode.slopes(episode.errors())
+        episode.restart()
+        return [torch.zeros_like(x) if s is None else s for s, x in zip(found, along, strict=True)]
+
+    def product(along: list[Tensor]) -> list[Tensor]:
+        pairs = zip(slopes(along, -length), slopes(along, length), strict=True)
+        return [(before - after) / (2 * length) for before, after in pairs]
+
+    return product
 
 
 def advice(episode: Episode) -> str:

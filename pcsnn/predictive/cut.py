@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pcsnn.energies import Gaussian
+from pcsnn.energies import Energy, Gaussian
 from pcsnn.nodes import ValueNode, visiting
-from pcsnn.predictive.looks import Error
+from pcsnn.predictive.looks import Error, Hold
 from pcsnn.predictive.replay import saves_elsewhere
 from pcsnn.predictive.subject import Subject
 from pcsnn.rules import of_its_own
@@ -171,6 +171,11 @@ class CutLook:
         """Run again, with each node beside what it meets on the way."""
         return CutLook(self.subject, list(self._values), beside=(self, deltas))
 
+    def through(self, hold: Hold) -> Tensor:
+        """The module, uncut."""
+        with visiting(_Holding(self.energies, hold)):
+            return self.subject.again(anew=True)
+
     def change(self, k: int, origin: CutLook) -> Error:
         """``u − u₀``, nothing where the stage was not even computed again."""
         now, then = self._graph[k], origin._graph[k]
@@ -240,6 +245,18 @@ class CutLook:
             ) from refused
 
 
+class _Holding:
+    """A visitor that leaves the graph whole at the nodes."""
+
+    def __init__(self, energies: Sequence[Energy], hold: Hold) -> None:
+        self.energies, self.hold, self.count = energies, hold, 0
+
+    def meet(self, node: ValueNode, u: Tensor) -> Tensor:
+        """Go on from what is to be held here; a copy, where a ReLU above works in place."""
+        k, self.count = self.count, self.count + 1
+        return self.energies[k].hand_on(self.hold(k, u)).clone()
+
+
 _ONE_ORDER = "network must meet its value nodes in one order at every look"
 _OUTPUT = Gaussian()  # whose changes are plain differences
 
@@ -258,14 +275,16 @@ def _ends(u: Tensor) -> set[int]:
     """The ids of all tensors in which the graph of ``u`` ends."""
     if u.grad_fn is None:
         return {id(u)} if u.requires_grad else set()
-    found: set[int] = set()
-    seen, left = set(), [u.grad_fn]
+    return {id(f.variable) for f in functions_of(u.grad_fn) if hasattr(f, "variable")}
+
+
+def functions_of(last: Any) -> Iterator[Any]:
+    """All functions of a graph, from its last one backwards, each once."""
+    seen, left = set(), [last]
     while left:
         function = left.pop()
-        if function in seen:
+        if function is None or function in seen:
             continue
         seen.add(function)
-        if hasattr(function, "variable"):
-            found.add(id(function.variable))
-        left += [f for f, _ in function.next_functions if f is not None]
-    return found
+        yield function
+        left += [f for f, _ in function.next_functions]

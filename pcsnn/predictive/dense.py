@@ -16,7 +16,7 @@ from pcsnn import deprecated
 from pcsnn.activations import IDENTITY, Activation
 from pcsnn.energies import Energy
 from pcsnn.networks import Network, Parts
-from pcsnn.predictive.looks import Error, plus
+from pcsnn.predictive.looks import Error, Hold, plus
 
 
 class Dense:
@@ -233,6 +233,14 @@ class DenseLook:
             point, d = self.points[k + 1], plus(look.change(k, self), delta)
             look.points.append(point if d is None else point.stage.beside(point, d))
         return look
+
+    def through(self, hold: Hold) -> Tensor:
+        """Stage by stage."""
+        first, *others = self.points
+        u = first.stage.at(first.x).u
+        for k, point in enumerate(others):
+            u = point.stage.at(hold(k, u)).u
+        return u
 
     def change(self, k: int, origin: DenseLook) -> Error:
         """``u − u₀``, from what the stage is given where weights are the same."""

@@ -33,7 +33,7 @@ from pcsnn.chains import Chain
 from pcsnn.energies import OutputEnergy
 from pcsnn.networks import Network
 from pcsnn.predictive.first_look import look_at
-from pcsnn.predictive.looks import Error, Look, minus, plus
+from pcsnn.predictive.looks import Error, Hold, Look, minus, plus
 from pcsnn.predictive.state import State
 from pcsnn.rules import Inputs
 
@@ -168,6 +168,29 @@ class Episode:
         self.deviations = [
             torch.where(v == x, 0, v - x) for v, x in zip(values, at_rest, strict=True)
         ]
+
+    def total(self, moved: Sequence[Tensor]) -> Tensor:
+        """``F`` as a function of how far the free nodes are from the forward pass, for autograd."""
+        return self._total(lambda k, u: self.at_rest(k) + moved[k])
+
+    def _total(self, value: Hold) -> Tensor:
+        """``F`` of all samples together, where each free node holds what ``value`` says."""
+        paid: list[Tensor] = []
+
+        def hold(k: int, u: Tensor) -> Tensor:
+            x = value(k, u)
+            paid.append(self.origin.energies[k].value(u, x).sum())
+            return x
+
+        try:
+            u = self.origin.through(hold)
+        finally:
+            self._buffers.put_back()
+        if self.y is not None:
+            last = self.energy.value(u, self.y).sum()
+        else:
+            last = 0.5 * (value(self.hidden, u) - u).square().sum()
+        return torch.stack([*paid, last]).sum()
 
     def errors(self) -> list[Error]:
         """All errors as they are now, first node to last (eq. 40): ``ε = −∂E/∂u``."""

@@ -48,6 +48,15 @@ class ErrorBased(Episode):
         super().start_from(values)
         super().errors()  # in which the errors are found that these values have
 
+    def total(self, moved: Sequence[Tensor]) -> Tensor:
+        """``F`` as a function of the errors, for autograd."""
+
+        def value(k: int, u: Tensor) -> Tensor:
+            rest = u if k == self.hidden else self.origin.energies[k].rest(u)
+            return rest + moved[k]
+
+        return self._total(value)
+
     def errors(self) -> list[Error]:
         """All errors as they are now, the values brought up behind them."""
         self.look = self.origin

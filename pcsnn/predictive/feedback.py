@@ -43,9 +43,10 @@ class Feedback(nn.Module):
     def __init__(self, weights: Sequence[Tensor], *, learn: bool = False) -> None:
         super().__init__()
         weights = [validate.tensor(f"weights[{k}]", w) for k, w in enumerate(weights)]
-        self.weights: Sequence[nn.Parameter] = nn.ParameterList(  # type: ignore[assignment]
-            nn.Parameter(w.detach().clone(), requires_grad=learn) for w in weights
-        )
+        with torch.inference_mode(False):  # whose tensors could never learn
+            self.weights: Sequence[nn.Parameter] = nn.ParameterList(  # type: ignore[assignment]
+                nn.Parameter(w.detach().clone(), requires_grad=learn) for w in weights
+            )
 
     @classmethod
     def random(
@@ -115,7 +116,7 @@ class Feedback(nn.Module):
         """The matrices, held against the network that they are to serve.
 
         Raises:
-            ValueError: for a number or shapes that do not fit.
+            ValueError: for a number or shapes that do not fit, and hooks on their gradients.
             TypeError: for a network whose stages are not given by weight matrices.
         """
         # Before weights are read: where they are computed, reading them may move buffers.
@@ -134,6 +135,12 @@ class Feedback(nn.Module):
                     f"feedback.weights[{k}] must have shape {tuple(expected)}, not {tuple(B.shape)}"
                 )
             validate.same_kind(f"feedback.weights[{k}]", B, "the network", W)
+            if B._backward_hooks:
+                raise ValueError(
+                    f"feedback.weights[{k}] has a hook on its gradient, which is that of the "
+                    "weight whose place it takes, and does not come through autograd: leave the "
+                    "hook out, and change .grad after the call"
+                )
         return list(self.weights)
 
     def angles(self, network: Network, *, direct: bool = False) -> list[float]:

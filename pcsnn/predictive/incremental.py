@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import validate
+from pcsnn.admission import refuse_inference_mode
 from pcsnn.backprop import all_finite
 from pcsnn.predictive.doors import admit_rate, admit_step_size
 from pcsnn.predictive.episode import Episode
@@ -20,6 +21,7 @@ from pcsnn.predictive.local import LocalRule, prediction
 from pcsnn.predictive.looks import Error, per_copy
 from pcsnn.predictive.moments import Moment, ascend, learnt
 from pcsnn.predictive.plain_nodes import unpriced
+from pcsnn.predictive.state import State
 from pcsnn.rules import (
     Inputs,
     Report,
@@ -128,6 +130,8 @@ class IncrementalInferenceLearning(LocalRule):
             DivergenceError: as a call.
         """
         refuse_hooks_on_grad(network)
+        if self.feedback is not None:
+            refuse_hooks_on_grad(self.feedback, "feedback")
         return self._run(network, x, y, learning_rate)
 
     def _run(
@@ -148,6 +152,7 @@ class IncrementalInferenceLearning(LocalRule):
             way: filled with how far each weight goes, over a learning rate and reversed; the
                 weights are then put back.
         """
+        refuse_inference_mode()
         energy, y = self._admit(network, x, y)
         learning_rate = self._admit_rate(network, learning_rate)
         _, why = self._by_kernel(network, x, y, energy)
@@ -197,6 +202,7 @@ class IncrementalInferenceLearning(LocalRule):
         self, episode: Episode, start: Tensor, learning_rate: float | Tensor | None
     ) -> None:
         """Go the same way again, for the step and the layer at which the energy left its start."""
+        cause = "step_size" if self._rises(episode, start) else "learning_rate"
         episode.forget()
         episode.restart()
         for moment in self.timetable(episode):
@@ -207,7 +213,45 @@ class IncrementalInferenceLearning(LocalRule):
             self._change(episode, moment, learning_rate)
         else:
             state = episode.state(self.steps, episode.errors())
-        raise diverged(state, start, self.steps, episode)
+        raise diverged(state, start, self.steps, episode, cause)
+
+    def _rises(self, episode: Episode, start: Tensor) -> bool:
+        """Whether the energy rises where values move and weights do not."""
+        episode.forget()
+        episode.restart()
+        for _ in self.timetable(episode):
+            pass
+        end = episode.energies(episode.errors()).sum(dim=-1)
+        return has_risen(end, start) or not all_finite([end])
+
+    @torch.no_grad()
+    def watch(self, network: nn.Module, x: Inputs, y: Tensor) -> Iterator[State]:
+        """The states of the episode as weights change on the way, in a copy of the network.
+
+        Args:
+            network: as for a call.
+            x: inputs.
+            y: labels or targets.
+
+        Returns:
+            The states, one after the other, each made when it is asked for.
+
+        Raises:
+            TypeError, ValueError: as a call, at once.
+        """
+        twin, rule = copy.deepcopy((network, self))
+        energy, y = rule._admit(twin, x, y)
+        rate = rule._admit_rate(twin, None if rule.optimiser else rule.learning_rate)
+        return rule._watched(rule._present(twin, x, y, energy), rate)
+
+    @torch.no_grad()
+    def _watched(self, episode: Episode, rate: float | Tensor | None) -> Iterator[State]:
+        """Each state before its weights change."""
+        for moment in self.timetable(episode):
+            # An error that has not arrived is a zero here, for weights may move what is predicted.
+            arrived = {k for k, e in moment.learns.items() if e is not None and bool(e.any())}
+            yield episode.state(moment.t, moment.errors, tuple(sorted(arrived)))
+            self._change(episode, moment, rate)
 
     def _tell(self, episode: Episode) -> None:
         """Warn where the last change comes before an error has reached every weight."""

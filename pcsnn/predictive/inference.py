@@ -107,7 +107,9 @@ def largest_step(
             :class:`~pcsnn.InferenceLearning`.
 
     Returns:
-        The step size, to a thousandth of it in float64 and to about a hundredth in float32.
+        The step size, to a thousandth of it. At a kink, as that of ReLU, the derivative stays what
+        it is there. Where nodes are not Gaussian, or take steps other than plain ones, slopes are
+        subtracted: about a hundredth in float32, and nothing to rely on beside kinks.
 
     Raises:
         TypeError, ValueError: for arguments that do not fit.

@@ -223,7 +223,9 @@ def has_risen(energy: Tensor, start: Tensor) -> bool:
     return bool(risen(energy, start).any())
 
 
-def diverged(state: State, start: Tensor, steps: int, episode: Episode) -> DivergenceError:
+def diverged(
+    state: State, start: Tensor, steps: int, episode: Episode, cause: str = "step_size"
+) -> DivergenceError:
     """What to say: of the copy that is worst, the step, the layer, the energy, and what to do."""
     total = state.energies.sum(dim=-1)
     worst = int((total - start).nan_to_num(torch.inf).argmax())
@@ -232,7 +234,7 @@ def diverged(state: State, start: Tensor, steps: int, episode: Episode) -> Diver
     now, before = float(total.reshape(-1)[worst]), float(start.reshape(-1)[worst])
     return DivergenceError(
         f"inference diverged: at step {state.t} of {steps} the energy is {now:.4g}, up from "
-        f"{before:.4g}, most of it in {where}; take a smaller step_size{advice(episode)}"
+        f"{before:.4g}, most of it in {where}; take a smaller {cause}{advice(episode)}"
     )
 
 

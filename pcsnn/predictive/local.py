@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import jit, validate
-from pcsnn.admission import admit, admit_loss, read_out_of
+from pcsnn.admission import admit, admit_loss, read_out_of, refuse_inference_mode
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
@@ -114,6 +114,7 @@ class LocalRule(Rule):
             DivergenceError: where activity, loss, errors or gradients are not finite; nothing is
                 filled.
         """
+        refuse_inference_mode()
         energy, y = self._admit(network, x, y)
         settled, why = self._by_kernel(network, x, y, energy)
         if settled is not None:
@@ -145,6 +146,9 @@ class LocalRule(Rule):
             ValueError: for hooks that wait for ``.grad``, beside what a call refuses.
         """
         learning_rate = admit_rate("learning_rate", learning_rate, network)
+        refuse_inference_mode()
+        if self.feedback is not None:
+            refuse_hooks_on_grad(self.feedback, "feedback")
         energy, y = self._admit(network, x, y)
         settled, why = self._by_kernel(network, x, y, energy, learning_rate)
         if settled is not None:

@@ -15,7 +15,7 @@ Nodes are counted ``k = 0, 1, …`` in the order in which the forward pass meets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pcsnn.energies import Energy
 
+Hold = Callable[[int, Tensor], Tensor]
 Error = Tensor | None  # None: exactly zero, because nothing has reached this node
 
 
@@ -58,6 +59,15 @@ class Look(Protocol):
         """The network with its nodes so far from what is predicted *then*, from the first on.
 
         Where nothing is shifted, in a node or below it, all is as it is here.
+        """
+        ...
+
+    def through(self, hold: Hold) -> Tensor:
+        """The network once more, as one function that autograd may go through; its output.
+
+        Args:
+            hold: called with each node ``k`` on the way and what is predicted for it; gives the
+                value to go on from.
         """
         ...
 

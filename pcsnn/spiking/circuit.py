@@ -22,9 +22,12 @@ linear network is ``I + λ Σ P_l P_lᵀ``.
 
 from __future__ import annotations
 
+import copy
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,10 +53,36 @@ Remains = tuple[
 
 
 class Memory:
-    """What one presentation leaves to the next, where nothing is reset."""
+    """What one presentation leaves to the next of the same network, where nothing is reset."""
 
     def __init__(self) -> None:
         self.remains: list[Remains] = []
+        self._network: weakref.ref[Network] | None = None  # out of a file it is of the first
+
+    def of(self, network: Network) -> list[Remains]:
+        """What this network has left; nothing where it was another's."""
+        ours = self._network is None or self._network() is network
+        return self.remains if ours else []
+
+    def keep(self, network: Network, remains: list[Remains]) -> None:
+        """Let a network leave something."""
+        self.remains, self._network = remains, weakref.ref(network)
+
+    def load(self, remains: Sequence[Remains]) -> None:
+        """Take up what was left by a network that is called next."""
+        self.remains, self._network = list(remains), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"remains": self.remains, "_network": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        """Of the same network, or of its copy where that is made along with this."""
+        twin = Memory()
+        if (network := self._network and self._network()) is not None:
+            twin.keep(memo.get(id(network), network), copy.deepcopy(self.remains, memo))
+        elif self._network is None:
+            twin.load(copy.deepcopy(self.remains, memo))
+        return twin
 
 
 @dataclass(frozen=True)

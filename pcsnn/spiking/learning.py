@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pcsnn import jit, validate
+from pcsnn.admission import refuse_inference_mode
 from pcsnn.backprop import all_finite
 from pcsnn.energies import OutputEnergy
 from pcsnn.likelihood import Loss, as_loss
@@ -71,8 +72,8 @@ class SpikingPredictiveCoding(Rule):
             no phases; or ``"in-step"``: throughout as well, but its word is a current that passes
             as many synapses as what comes of the input, so that it changes from sample to sample
             as the prediction does; see :mod:`pcsnn.spiking.teacher`.
-        reset: whether each call begins at rest; otherwise where the last one ended, if its batch
-            was of the same shape.
+        reset: whether each call begins at rest; otherwise where the last one ended, if that was of
+            the same network and its batch of the same shape.
         dt: seconds a step.
         seed: a seed, or a generator on the CPU, for the input's spikes.
         engine: ``"kernel"`` (compiled, driven by spikes), ``"torch"`` (any device, any setting),
@@ -160,6 +161,8 @@ class SpikingPredictiveCoding(Rule):
         """Change the weights in place, without ``.grad``: plain gradient descent, online."""
         validate.positive("learning_rate", learning_rate)
         refuse_hooks_on_grad(network)
+        if self.feedback is not None:
+            refuse_hooks_on_grad(self.feedback, "feedback")
         found, report = self._learn(network, x, y)
         for parameter, gradient in found:
             if parameter.requires_grad:
@@ -195,7 +198,7 @@ class SpikingPredictiveCoding(Rule):
         """
         energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
-        circuit = self._circuit(network, x, energy, self.memory.remains)
+        circuit = self._circuit(network, x, energy, self.memory.of(network))
         times, filtered = self.times, CODINGS[self.input].spikes
         arriving = self._arriving(network, x, times, self._copy())
         return instants(circuit, arriving, y, times, filtered=filtered)
@@ -230,7 +233,7 @@ class SpikingPredictiveCoding(Rule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put them back as they were."""
         self.generator.set_state(state["generator"].cpu())
-        self.memory.remains = list(state.get("left", []))
+        self.memory.load(state.get("left", []))
         if self.feedback is not None:
             self.feedback.load_state_dict(state["feedback"])
 
@@ -270,16 +273,18 @@ class SpikingPredictiveCoding(Rule):
         self, network: nn.Module, x: Inputs, y: Tensor
     ) -> tuple[list[tuple[nn.Parameter, Tensor]], Report]:
         """Each parameter with its gradient, and what the output said."""
+        refuse_inference_mode()
         energy, x, y = doors.admit_batch(self, network, x, y)
         assert isinstance(network, Network)
         times = self.times
-        shown, why = self._show(network, x, y, energy, times, self.generator, self.memory.remains)
+        left = self.memory.of(network)
+        shown, why = self._show(network, x, y, energy, times, self.generator, left)
         plastic = times.steps - max(times.plastic, times.teacher)  # steps with errors to learn from
         found = list(self._gradients(network, shown.products, -1 / (plastic * len(x))))
         if not all_finite([shown.said, *shown.currents, *(gradient for _, gradient in found)]):
             explain_non_finite(network, x, y, feedback=self.feedback)
         if not self.reset:
-            self.memory.remains = shown.remains
+            self.memory.keep(network, shown.remains)
         if self.values == "spikes":
             doors.tell_rates(network, shown.spikes, self.free + self.taught)
         doors.tell_errors(self.wiring.messages, energy, shown.currents[-1], y)
