@@ -250,6 +250,28 @@ def test_stages_that_cannot_be_differentiated_twice_have_their_slopes_subtracted
     assert largest_step(once, x, y) == pytest.approx(largest_step(plain, x, y), rel=1e-5)
 
 
+def test_of_natural_steps_it_is_two_over_the_largest_eigenvalue_of_the_variance_times_h():
+    variance = torch.tensor([0.05, 0.4, 1.5, 3.0], dtype=DOUBLE)
+    network = pcsnn.with_nodes(
+        nn.Sequential(nn.Linear(3, 4, dtype=DOUBLE), nn.Linear(4, 2, dtype=DOUBLE))
+    )
+    network[1].energy = pcsnn.energies.Gaussian(variance, step="natural")
+    W = network[2].weight.detach()
+    SH = torch.eye(4, dtype=DOUBLE) + variance[:, None] * (W.T @ W)
+    largest = float(torch.linalg.eigvals(SH).real.max())
+    x, y = draw(1, 3), draw(1, 2, seed=1)
+    limit = largest_step(network, x, y)
+    assert limit == pytest.approx(2 / largest, rel=1e-3)
+
+    def left(gamma):
+        *_, last = infer(network, x, y, steps=3000, step_size=gamma)
+        return last.residual
+
+    assert left(0.98 * limit) < 1e-6
+    with pytest.raises(DivergenceError):
+        left(1.3 * limit)
+
+
 @pytest.mark.parametrize("energy", ["gaussian", "categorical"])
 def test_nodes_of_other_energies_have_theirs_subtracted_and_agree_with_autograd(energy):
     class Other(nn.Module):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcsnn.energies import Gaussian
+from pcsnn.energies import Energy, Gaussian
 from pcsnn.predictive.cut import functions_of
 from pcsnn.predictive.episode import Episode
 from pcsnn.predictive.error_based import VARIABLES
@@ -60,27 +60,44 @@ def bound(episode: Episode) -> float:
 
 def twice_differentiated(episode: Episode) -> Product | None:
     """``Hv`` by autograd, where steps are those of ``F`` and every stage bears it; or ``None``."""
-    energies = episode.origin.energies
-    if not all(isinstance(e, Gaussian) and e.step == "plain" for e in energies):
+    if not all(isinstance(energy, Gaussian) for energy in episode.origin.energies):
         return None
     moved = [torch.zeros_like(episode.at_rest(k)) for k in range(len(episode.deviations))]
+    sigmas = [_per_step(energy) for energy in episode.origin.energies] + [1.0]
+
+    def scaled(parts: Sequence[Tensor]) -> list[Tensor]:
+        return [sigma * part for sigma, part in zip(sigmas, parts, strict=False)]
 
     def product(along: list[Tensor]) -> list[Tensor]:
-        return list(
-            torch.autograd.grad(
-                slopes, moved, along, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
-        )
+        # A natural step is Σ times the slope: Σ H, whose eigenvalues are those of √Σ H √Σ.
+        found = torch.autograd.grad(
+            slopes, moved, scaled(along), retain_graph=True, allow_unused=True,
+            materialize_grads=True,
+        )  # fmt: skip
+        return scaled(found)
 
     try:
         with torch.enable_grad():
             total = episode.total([x.requires_grad_() for x in moved])
             slopes = torch.autograd.grad(total, moved, create_graph=True)
         product(moved)
-    except RuntimeError:  # a stage whose derivative PyTorch does not differentiate
-        return None
+    except RuntimeError as refused:
+        if any(said in str(refused) for said in _NOT_TWICE):
+            return None
+        raise
     once = (type(f).__name__ == "Error" for s in slopes for f in functions_of(s.grad_fn))
     return None if any(once) else product  # what is differentiable once only is no part of Hv
+
+
+def _per_step(energy: Energy) -> float | Tensor:
+    """The square root of what a step is multiplied with: of σ², where it is natural."""
+    if isinstance(energy, Gaussian) and energy.step == "natural":
+        return energy.variance**0.5
+    return 1.0
+
+
+# What PyTorch says of a stage whose derivative it does not differentiate, and in inference mode.
+_NOT_TWICE = ("derivative", "Inference tensors", "does not require grad")
 
 
 def difference_of_slopes(episode: Episode) -> Product:

@@ -252,9 +252,9 @@ class _Holding:
         self.energies, self.hold, self.count = energies, hold, 0
 
     def meet(self, node: ValueNode, u: Tensor) -> Tensor:
-        """Go on from what is to be held here; a copy, where a ReLU above works in place."""
+        """Go on from what is to be held here."""
         k, self.count = self.count, self.count + 1
-        return self.energies[k].hand_on(self.hold(k, u)).clone()
+        return self.energies[k].hand_on(self.hold(k, u))
 
 
 _ONE_ORDER = "network must meet its value nodes in one order at every look"

@@ -108,8 +108,8 @@ def largest_step(
 
     Returns:
         The step size, to a thousandth of it. At a kink, as that of ReLU, the derivative stays what
-        it is there. Where nodes are not Gaussian, or take steps other than plain ones, slopes are
-        subtracted: about a hundredth in float32, and nothing to rely on beside kinks.
+        it is there. Where nodes are not Gaussian slopes are subtracted: to about a hundredth in
+        float32, and nothing to rely on beside kinks.
 
     Raises:
         TypeError, ValueError: for arguments that do not fit.
