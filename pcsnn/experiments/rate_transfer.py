@@ -30,11 +30,11 @@ RULES = ("backprop", "il-errors")
 class TransferConfiguration(Configuration):
     """The values of the experiment; all are ours."""
 
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     dataset: str = "mnist"
     samples: PositiveInt = 3_200
     sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = (  # width, matrices
-        (16, 4), (64, 4), (256, 4), (64, 8), (64, 16), (64, 32),
+        (16, 4), (64, 4), (256, 4), (1024, 4), (64, 8), (64, 16), (64, 32), (64, 128),
     )  # fmt: skip
     batch_size: PositiveInt = 64
     epochs: PositiveInt = 1
