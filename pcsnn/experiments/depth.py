@@ -47,7 +47,7 @@ OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 class DepthConfiguration(Configuration):
     """The values of the experiment; all are ours."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)  # that are judged
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # that are judged
     choosing: int = 100  # the seed that chooses
     dataset: str = "mnist"
     samples: PositiveInt = 6_400
